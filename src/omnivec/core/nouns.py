@@ -1,0 +1,284 @@
+"""Every noun that two rooms share, in the order in which a request becomes them.
+
+    wire                        neutral                                          wire
+    Call ─dialect→ Task ─media→ Unit ─family→ Features ═batch═ runtime ─family→ Output ─engine→ Result ─dialect→ Reply
+
+All are frozen. A dialect never puts one of these on the wire: it has structs of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Floats: TypeAlias = npt.NDArray[np.float32]
+Overflow: TypeAlias = Literal["truncate", "refuse"]
+State: TypeAlias = Literal["available", "loading", "loaded", "failed"]
+
+
+class _Noun(msgspec.Struct, frozen=True):
+    pass
+
+
+# ── the wire, unread ─────────────────────────────────────────────────────────────────────
+
+
+class Limits(_Noun):
+    """What one request may ask, from the settings. `dims` is the vectors' length when a
+    request names none (None: as long as the model makes them)."""
+
+    items: int = 2048
+    dims: int | None = None
+
+
+class Call(_Noun):
+    """What arrived: a method, a path without its prefix, and a body that nobody has read."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    params: Mapping[str, str] = {}  # from the path's template
+    query: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}  # names in lower case
+    limits: Limits = Limits()
+
+
+class Reply(_Noun):
+    """What leaves."""
+
+    body: bytes
+    status: int = 200
+    headers: Mapping[str, str] = {"content-type": "application/json"}
+
+
+# ── the task ─────────────────────────────────────────────────────────────────────────────
+
+
+class Url(_Noun, tag=True):
+    url: str
+
+
+class Blob(_Noun, tag=True):
+    data: bytes
+
+
+class File(_Noun, tag=True):
+    path: str
+
+
+Source: TypeAlias = Url | Blob | File
+
+
+class Text(_Noun, tag=True):
+    text: str
+
+
+class Tokens(_Noun, tag=True):
+    """Token ids. `vocabulary` None means the server's setting (decision 16)."""
+
+    ids: tuple[int, ...]
+    vocabulary: Literal["cl100k", "model"] | None = None
+
+
+class Image(_Noun, tag=True):
+    source: Source
+
+
+Part: TypeAlias = Text | Tokens | Image
+
+
+class Item(_Noun):
+    """One thing to embed or to score. `instruction` is the caller's own task description."""
+
+    parts: tuple[Part, ...]
+    instruction: str | None = None
+    id: str | None = None
+
+
+class Encode(_Noun, tag=True):
+    """Turn each item into a vector.
+
+    `model` None means the server's default for this task. `role` is "query", "document" or
+    the name of one of the model's prompts. `dims` cuts a Matryoshka vector (None: all).
+    `overflow` None means the server's own setting; `max_tokens` can only lower the window.
+    """
+
+    items: tuple[Item, ...]
+    model: str | None = None
+    role: str | None = None
+    dims: int | None = None
+    normalize: bool = True
+    overflow: Overflow | None = None
+    max_tokens: int | None = None
+
+
+class Score(_Noun, tag=True):
+    """Score each item against the query. `raw` asks for the model's logit, not 0..1."""
+
+    query: Item
+    items: tuple[Item, ...]
+    model: str | None = None
+    raw: bool = False
+    overflow: Overflow | None = None
+    max_tokens: int | None = None
+
+
+class Describe(_Noun, tag=True):
+    """What is served. `model` None means everything."""
+
+    model: str | None = None
+
+
+Task: TypeAlias = Encode | Score | Describe
+
+
+# ── model work ───────────────────────────────────────────────────────────────────────────
+
+
+class Unit(_Noun):
+    """One row of model work: an item ready for a family, or a pair of them when scoring."""
+
+    parts: tuple[Part, ...]
+    other: tuple[Part, ...] | None = None
+    role: str | None = None
+    instruction: str | None = None
+    overflow: Overflow = "truncate"
+    max_tokens: int | None = None
+
+
+class Features(_Noun):
+    """A unit after `prepare`: all that the batcher may know of it.
+
+    `arrays` are one row each, without a batch axis. `cost` is in tokens (or what stands for
+    them); only features of one `group` may share a batch. `tokens` is what the caller is
+    charged for, `cut` whether the input was truncated.
+    """
+
+    arrays: Mapping[str, Array]
+    cost: int
+    tokens: int
+    group: Hashable = None
+    cut: bool = False
+
+
+class Vectors(_Noun):
+    """`dense`: float32 [d], as pooled: not yet cut, not yet normalised."""
+
+    dense: Floats
+
+
+class Relevance(_Noun):
+    """`value`: 0..1 under the model's own activation; `raw`: the logit before it."""
+
+    value: float
+    raw: float
+
+
+Output: TypeAlias = Vectors | Relevance
+
+
+# ── the answer ───────────────────────────────────────────────────────────────────────────
+
+
+class Card(_Noun):
+    """What is known of a model: first from its files, later from the runtime that opened it."""
+
+    name: str
+    architecture: str = ""
+    family: str = ""
+    tasks: tuple[str, ...] = ()  # of "encode", "score"
+    modalities: tuple[str, ...] = ("text",)
+    dims: int | None = None
+    max_tokens: int | None = None
+    vocabulary: int | None = None
+    prompts: Mapping[str, str] = {}
+    instructions: bool = False  # whether an instruction changes the input
+    pooling: str = ""
+    scoring: str = ""  # how `score` is answered: "cross-encoder", "cosine"
+    revision: str | None = None
+    aliases: tuple[str, ...] = ()
+    runtime: str = ""
+    device: str = ""
+    dtype: str = ""
+    state: State = "available"
+    reason: str = ""  # why it failed, in words for a person
+    created: int = 0  # unix seconds
+
+
+class Usage(_Noun):
+    tokens: int = 0
+    items: int = 0
+    truncated: int = 0
+
+
+class Timing(_Noun):
+    """Seconds. `queue` and `inference` are those of the request's slowest item."""
+
+    total: float = 0.0
+    prepare: float = 0.0
+    queue: float = 0.0
+    inference: float = 0.0
+
+
+class Result(_Noun):
+    """The answer to a task: `outputs` in the order of its items, `cards` for Describe.
+
+    `dims` is the length of the vectors as answered. `ignored` names wishes that the model
+    cannot honour and that change nothing else, such as "instruction".
+    """
+
+    card: Card
+    outputs: tuple[Output, ...] = ()
+    cards: tuple[Card, ...] = ()
+    usage: Usage = Usage()
+    timing: Timing = Timing()
+    dims: int | None = None
+    ignored: tuple[str, ...] = ()
+
+
+# ── graphs ───────────────────────────────────────────────────────────────────────────────
+
+
+class Pool(_Noun, tag=True):
+    """hidden [B, T, H] and mask [B, T] to [B, len(modes) * H]; formulas in core/heads.py."""
+
+    modes: tuple[Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"], ...]
+
+
+class Dense(_Noun, tag=True):
+    """x [.., in] to activation(x W^T + b) [.., out]; weights in `file` of the checkpoint,
+    under `linear.weight` and, where there is one, `linear.bias`."""
+
+    file: str
+    activation: str
+
+
+class LayerNorm(_Noun, tag=True):
+    """Weights in `file` under `norm.weight`, `norm.bias`; epsilon 1e-5 (torch's default)."""
+
+    file: str
+
+
+class Normalize(_Noun, tag=True):
+    """x / max(|x|, 1e-12) over the last axis."""
+
+
+Step: TypeAlias = Pool | Dense | LayerNorm | Normalize
+
+
+class Head(_Noun):
+    """A graph's last steps, named and not coded, so that each runtime does them on the device.
+
+    kind "tokens": the hidden states [B, T, H] through `steps` (no Pool among them).
+    kind "pooled": `steps` begins with a Pool; one vector for each row, [B, d].
+    kind "logits": the architecture's own classification head, [B, labels]; no steps.
+    The session returns the result under the name "output", as float32.
+    """
+
+    kind: Literal["tokens", "pooled", "logits"]
+    steps: tuple[Step, ...] = ()

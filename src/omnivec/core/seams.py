@@ -1,0 +1,181 @@
+"""The interfaces at which the rooms meet. Two of them carry everything:
+
+`Task -> Result` (Engine) stands between the wire and the work; arrays -> arrays (Session)
+stands between a model family and the library that runs its graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from omnivec.core.checkpoint import Checkpoint
+from omnivec.core.errors import Fault
+from omnivec.core.nouns import (
+    Array,
+    Call,
+    Card,
+    Features,
+    Head,
+    Output,
+    Reply,
+    Result,
+    Task,
+    Unit,
+)
+
+
+class Engine(Protocol):
+    """Whatever answers a task: local, remote, cached, routed."""
+
+    async def run(self, task: Task) -> Result:
+        """Raises a `Fault`; any other exception is a bug."""
+        ...
+
+
+class Watch(Protocol):
+    """Told of what the engine does, from any thread; must not block."""
+
+    def batch(self, model: str, rows: int, tokens: int, seconds: float) -> None:
+        """A batch ran: its rows, its tokens (padding left out), its inference time."""
+        ...
+
+
+# ── wire ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One operation of a dialect: a pair of pure functions and what documents them.
+
+    `path` is a template (`/v1/models/{id:path}`). Where two dialects share a path,
+    `recognises` tells from the body's top-level fields (raw JSON by name) whether it is this
+    one's; the endpoint without it is asked last. `request` and `response` are the wire
+    types that OpenAPI is generated from, `example` a request body that runs when pasted.
+    `counted` names the operation in the metrics ("embeddings", "rerank", "similarity").
+    """
+
+    method: str
+    path: str
+    decode: Callable[[Call], Task]
+    encode: Callable[[Call, Task, Result], Reply]
+    summary: str
+    request: Any = None
+    response: Any = None
+    example: Any = None
+    recognises: Callable[[Mapping[str, msgspec.Raw]], bool] | None = None
+    counted: str | None = None
+
+
+class Dialect(Protocol):
+    """One wire format. No I/O, no await, no engine.
+
+    `prefixes` are put before every path ("" and "/api", say).
+    """
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    prefixes: tuple[str, ...]
+
+    def fault(self, fault: Fault) -> Reply:
+        """The fault in this dialect's envelope, with its status and Retry-After."""
+        ...
+
+
+# ── models ───────────────────────────────────────────────────────────────────────────────
+
+
+class Session(Protocol):
+    """An open graph. `run` may be called from `streams` threads at once.
+
+    `padded`: rows are padded to one width, so a batch costs width x rows; else the sum.
+    `batch_cost`: how many tokens a batch should have here (decision 6).
+    """
+
+    padded: bool
+    streams: int
+    batch_cost: int
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Arrays in, with a batch axis first: `input_ids` int64 [B, T], `attention_mask`
+        int64 [B, T], where the architecture has segments `token_type_ids` int64 [B, T], and
+        where a head pools over less than it attends to `pool_mask` int64 [B, T].
+        Out: `output` float32."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class SessionLost(Exception):  # noqa: N818
+    """Raised by `Session.run`: this session will not answer again and must be reopened."""
+
+
+class Runtime(Protocol):
+    """A library that runs graphs. Heavy imports happen in `open`, never at import.
+
+    `rank`: lower is preferred among the runtimes that can.
+    """
+
+    name: str
+    rank: int
+
+    def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:
+        """None when this runtime can open that graph on that device ("cpu", "cuda",
+        "auto"); otherwise the reason in words for a person, with the remedy."""
+        ...
+
+    def open(
+        self, checkpoint: Checkpoint, graph: str, head: Head, device: str, dtype: str
+    ) -> Session:
+        """`dtype` is "auto", "f32", "bf16" or "f16". Raises `CheckpointError`."""
+        ...
+
+    def describe(self, session: Session) -> tuple[str, str]:
+        """(device, dtype) as a person would say them: ("cpu", "bf16")."""
+        ...
+
+    def memory(self) -> int:
+        """Bytes that this runtime holds on accelerators; 0 on a CPU."""
+        ...
+
+
+class Model(Protocol):
+    """A family's checkpoint with its sessions open."""
+
+    padded: bool
+    streams: int
+    batch_cost: int
+
+    def prepare(self, units: Sequence[Unit]) -> list[Features]:
+        """On a CPU thread. As many features as units. Raises `TooLong`, `BadRequest`,
+        `Unsupported` with `param` naming the unit (`[3]`)."""
+        ...
+
+    def forward(self, batch: Sequence[Features]) -> list[Output]:
+        """On a device thread. As many outputs as features, in order."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Family(Protocol):
+    """How one kind of checkpoint is used. No torch, no files but through the checkpoint.
+
+    `rank`: lower is asked first; the first that claims a checkpoint has it.
+    """
+
+    name: str
+    rank: int
+
+    def claims(self, checkpoint: Checkpoint) -> bool: ...
+
+    def card(self, checkpoint: Checkpoint) -> Card:
+        """From the small files alone, no weights. Raises `CheckpointError`."""
+        ...
+
+    def graphs(self, checkpoint: Checkpoint) -> dict[str, Head]:
+        """The graphs that must be opened, by name; empty when none is needed."""
+        ...
+
+    def ready(self, checkpoint: Checkpoint, sessions: Mapping[str, Session]) -> Model: ...

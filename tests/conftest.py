@@ -1,0 +1,9 @@
+"""What every test needs: no hub, one thread a library, and where the real data is."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(
+    HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", NO_COLOR="1"
+)
