@@ -1,7 +1,7 @@
 """Every noun that two rooms share, in the order in which a request becomes them.
 
-    wire                        neutral                                          wire
-    Call ─dialect→ Task ─media→ Unit ─family→ Features ═batch═ runtime ─family→ Output ─engine→ Result ─dialect→ Reply
+    Call ─dialect→ Task ─engine→ Unit ─family→ Features ═batch═ runtime ─family→ Output
+    ─engine→ Result ─dialect→ Reply
 
 All are frozen. A dialect never puts one of these on the wire: it has structs of its own.
 """

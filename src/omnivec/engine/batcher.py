@@ -1,0 +1,359 @@
+"""One queue for each model, from which device threads take batches.
+
+The queue holds items and not requests, so one request's items may ride in different batches
+and two dialects' requests in the same one. What the batcher knows of an item is its cost and
+its group. Two rules decide who goes next:
+
+* Each item gets a due time: its arrival plus a fixed time for each token of the request up to
+  and including it, at most `max_age`. The earliest due goes first. So a short query overtakes
+  the tail of a bulk request, and nothing is overtaken by what came `max_age` later.
+* Its batch is filled with items of like length, earliest due first, up to the budget.
+
+There is one thread more than the session has streams: while they run, it forms the batch
+after theirs, but only when that batch would be full; else waiting makes it fuller.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from omnivec.core.errors import Fault, Loading, ModelFailed, Overloaded
+from omnivec.core.nouns import Features, Output
+from omnivec.core.seams import Model, SessionLost, Watch
+from omnivec.engine.job import Entry, Job
+from omnivec.engine.outputs import is_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+log = logging.getLogger("omnivec.engine")
+
+SECONDS_PER_TOKEN = 2e-4
+"""How long a token defers its item: about what a small model needs for it on one core."""
+LIKE_LENGTH = 0.7
+"""Items shorter than this share of the batch's longest would be mostly padding."""
+
+
+class Batcher:
+    """Runs `model` for many callers. `reopen` gives a fresh model after a session was lost."""
+
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        *,
+        reopen: Callable[[], Model],
+        watch: Watch,
+        budget: int | None = None,
+        queue: int = 8192,
+        max_age: float = 2.0,
+        batch_timeout: float = 120.0,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self._reopen = reopen
+        self._watch = watch
+        self._budget = budget or model.batch_cost
+        self._limit = queue
+        self._max_age = max_age
+        self._timeout = batch_timeout
+        self._change = threading.Condition()
+        self._lanes: dict[object, dict[int, list[Entry]]] = {}
+        self._sequence = itertools.count()
+        self._admitted = 0  # items promised a place, queued or still being prepared
+        self._queued_cost = 0
+        self._held: dict[threading.Thread, tuple[float, list[Entry]]] = {}
+        self._slots = threading.Semaphore(model.streams)
+        self._rate = 0.0  # tokens a second, smoothed
+        self._closing = False
+        self._reopening = threading.Lock()
+        for _ in range(model.streams + 1):
+            self._hire()
+        self._watchdog = threading.Thread(target=self._guard, daemon=True, name=f"guard:{name}")
+        self._watchdog.start()
+
+    # ── from the event loop ──────────────────────────────────────────────────────────────
+
+    def admit(self, items: int) -> None:
+        """Promise places to a whole request, or raise Overloaded. An empty queue takes any."""
+        with self._change:
+            if self._closing:
+                raise Loading("The model is being closed.", retry_after=5)
+            if self._is_full(items):
+                self._purge()
+            if self._is_full(items):
+                raise Overloaded(
+                    "The queue for this model is full; try again later.",
+                    retry_after=self._seconds_to_drain(),
+                )
+            self._admitted += items
+
+    def withdraw(self, items: int) -> None:
+        """Give back places that `admit` promised and that no entry will take."""
+        with self._change:
+            self._admitted -= items
+
+    def submit(self, job: Job, features: Sequence[Features], first: int) -> None:
+        """Queue `features` as the job's items from number `first` on."""
+        with self._change:
+            if self._closing:
+                self._admitted -= len(features)
+                job.fail(Loading("The model is being closed.", retry_after=5))
+                return
+            for offset, feature in enumerate(features):
+                self._push(self._entry(job, first + offset, feature))
+            self._change.notify_all()
+
+    def depth(self) -> tuple[int, int]:
+        """(items waiting, items in batches that run or are formed)."""
+        with self._change:
+            held = sum(len(entries) for _, entries in self._held.values())
+            return self._admitted, held
+
+    def close(self) -> None:
+        """Fail what still waits, let running batches end, close the model."""
+        with self._change:
+            self._closing = True
+            left = [
+                entry for lane in self._lanes.values() for row in lane.values() for entry in row
+            ]
+            self._lanes.clear()
+            self._admitted = 0
+            self._change.notify_all()
+        for entry in left:
+            entry.job.fail(Loading("The model is being closed.", retry_after=5))
+        for thread in list(self._held):
+            thread.join(timeout=5)
+        self.model.close()
+
+    # ── the queue, under the lock ────────────────────────────────────────────────────────
+
+    def _entry(self, job: Job, index: int, features: Features) -> Entry:
+        job.cost += features.cost
+        patience = min(job.cost * SECONDS_PER_TOKEN, self._max_age)
+        return Entry(job.arrived + patience, next(self._sequence), job, index, features)
+
+    def _push(self, entry: Entry) -> None:
+        lane = self._lanes.setdefault(entry.features.group, {})
+        heapq.heappush(lane.setdefault(width_class(entry.features.cost), []), entry)
+        self._queued_cost += entry.features.cost
+
+    def _pop(self, lane: dict[int, list[Entry]], width: int) -> Entry:
+        row = lane[width]
+        entry = heapq.heappop(row)
+        if not row:
+            del lane[width]
+        self._queued_cost -= entry.features.cost
+        self._admitted -= 1
+        return entry
+
+    def _form(self) -> list[Entry]:
+        """The next batch: the item that is due first and others of its kind and length."""
+        self._drop_departed()
+        heads = [
+            (row[0], group, width)
+            for group, lane in self._lanes.items()
+            for width, row in lane.items()
+        ]
+        if not heads:
+            return []
+        _, group, width = min(heads)
+        lane = self._lanes[group]
+        batch = [self._pop(lane, width)]
+        if not batch[0].alone:
+            self._fill(batch, lane, width)
+        if not lane:
+            del self._lanes[group]
+        return batch
+
+    def _fill(self, batch: list[Entry], lane: dict[int, list[Entry]], width: int) -> None:
+        """Add items of `width`, then of its neighbours: shorter ones cost only padding."""
+        like = [w for w in lane if LIKE_LENGTH * width <= w <= width / LIKE_LENGTH]
+        for near in sorted(like, key=lambda w: (w != width, w > width, abs(w - width))):
+            while lane.get(near) and not lane[near][0].alone:
+                if not self._fits(batch, lane[near][0].features):
+                    return
+                batch.append(self._pop(lane, near))
+
+    def _fits(self, batch: list[Entry], more: Features) -> bool:
+        costs = [entry.features.cost for entry in batch]
+        if self.model.padded:
+            return max(*costs, more.cost) * (len(batch) + 1) <= self._budget
+        return sum(costs) + more.cost <= self._budget
+
+    def _is_full(self, items: int) -> bool:
+        return bool(self._admitted) and self._admitted + items > self._limit
+
+    def _drop_departed(self) -> None:
+        """Take out the heads whose caller has gone; others follow when they become heads."""
+        for group, lane in list(self._lanes.items()):
+            for width in list(lane):
+                while lane.get(width) and lane[width][0].job.gone:
+                    self._pop(lane, width)
+            if not lane:
+                del self._lanes[group]
+
+    def _purge(self) -> None:
+        """Take out everything whose caller has gone."""
+        entries = [e for lane in self._lanes.values() for row in lane.values() for e in row]
+        stay = [entry for entry in entries if not entry.job.gone]
+        self._admitted -= len(entries) - len(stay)
+        self._queued_cost = 0
+        self._lanes.clear()
+        for entry in stay:
+            self._push(entry)
+
+    def _seconds_to_drain(self) -> float:
+        return max(1.0, round(self._queued_cost / self._rate)) if self._rate else 1.0
+
+    # ── device threads ───────────────────────────────────────────────────────────────────
+
+    def _hire(self) -> None:
+        threading.Thread(target=self._work, daemon=True, name=f"batch:{self.name}").start()
+
+    def _work(self) -> None:
+        """Take and run batches until closed, or until the watchdog gave this thread up."""
+        me = threading.current_thread()
+        while batch := self._take(me):
+            self._slots.acquire()
+            with self._change:
+                self._held[me] = (time.monotonic(), batch)
+            self._run(batch)
+            with self._change:
+                if self._held.pop(me, None) is None:
+                    return  # given up meanwhile: the watchdog freed the slot and hired another
+                self._slots.release()
+                self._change.notify_all()
+
+    def _take(self, me: threading.Thread) -> list[Entry] | None:
+        """Wait for a batch; None when closing."""
+        with self._change:
+            while not self._closing:
+                ahead = len(self._held) >= self.model.streams
+                if self._lanes and (not ahead or self._queued_cost >= self._budget):
+                    batch = self._form()
+                    if batch:
+                        self._held[me] = (float("inf"), batch)
+                        return batch
+                self._change.wait()
+            return None
+
+    def _run(self, batch: list[Entry]) -> None:
+        started = time.monotonic()
+        outcome = self._attempt(batch)
+        seconds = time.monotonic() - started
+        tokens = sum(entry.features.tokens for entry in batch)
+        rate = tokens / max(seconds, 1e-6)
+        self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
+        self._watch.batch(self.name, len(batch), tokens, seconds)
+        self._settle(batch, outcome, started, seconds)
+
+    def _settle(
+        self,
+        batch: Iterable[Entry],
+        outcome: Sequence[Output | Fault],
+        started: float,
+        seconds: float,
+    ) -> None:
+        """Hand the outputs over; a batch that the watchdog gave up is nobody's any more."""
+        with self._change:
+            if threading.current_thread() not in self._held:
+                return
+            for entry, output in zip(batch, outcome, strict=True):
+                entry.job.settle(entry.index, output, started, seconds)
+
+    def _attempt(self, batch: list[Entry], *, reopened: bool = False) -> list[Output | Fault]:
+        """One outcome for each entry. A batch that fails is split until the guilty is alone."""
+        model = self.model
+        try:
+            outputs = model.forward([entry.features for entry in batch])
+        except SessionLost:
+            if reopened:
+                return [_failed() for _ in batch]
+            self._replace(model)
+            return self._attempt(batch, reopened=True)
+        except Exception:
+            if len(batch) == 1:
+                log.exception("%s: an item failed in the model", self.name)
+                return [_failed()]
+            half = len(batch) // 2
+            return self._attempt(batch[:half]) + self._attempt(batch[half:])
+        if len(outputs) != len(batch):
+            log.error("%s: %d outputs for %d inputs", self.name, len(outputs), len(batch))
+            return [_failed() for _ in batch]
+        return [self._checked(e, o, len(batch)) for e, o in zip(batch, outputs, strict=True)]
+
+    def _checked(self, entry: Entry, output: Output, rows: int) -> Output | Fault:
+        """A not-finite output is tried alone once: a neighbour's numbers may have spread."""
+        if is_finite(output):
+            return output
+        if rows > 1:
+            return self._attempt([entry])[0]
+        log.error("%s: not-finite numbers for one item", self.name)
+        return ModelFailed("The model gave numbers that are not finite for this input.")
+
+    def _replace(self, lost: Model) -> None:
+        """Open the model anew, once for however many threads lost it. On failure the old one
+        stays and every batch fails until a later attempt succeeds."""
+        with self._reopening:
+            if self.model is not lost:
+                return
+            log.warning("%s: session lost; opening it again", self.name)
+            try:
+                self.model = self._reopen()
+            except Exception:
+                log.exception("%s: could not be opened again", self.name)
+                return
+        lost.close()
+
+    # ── the watchdog ─────────────────────────────────────────────────────────────────────
+
+    def _guard(self) -> None:
+        """Give up batches that run too long: their threads are replaced, their items are
+        tried once more alone, and an item that hangs alone fails."""
+        pause = min(1.0, self._timeout / 4)
+        while not self._closing:
+            time.sleep(pause)
+            overdue = self._give_up(time.monotonic() - self._timeout)
+            if not overdue:
+                continue
+            log.error("%s: a batch ran longer than %.0f s", self.name, self._timeout)
+            self._replace(self.model)
+            with self._change:
+                for _ in overdue:
+                    self._hire()
+                self._change.notify_all()
+
+    def _give_up(self, before: float) -> list[threading.Thread]:
+        with self._change:
+            overdue = [t for t, (since, _) in self._held.items() if since < before]
+            for thread in overdue:
+                _, batch = self._held.pop(thread)
+                self._slots.release()
+                for entry in batch:
+                    self._retry_alone(entry, hung=len(batch) == 1)
+        return overdue
+
+    def _retry_alone(self, entry: Entry, *, hung: bool) -> None:
+        if hung or entry.alone:
+            entry.job.settle(entry.index, ModelFailed("The model took too long."), 0.0, 0.0)
+            return
+        entry.alone = True
+        self._admitted += 1
+        self._push(entry)
+
+
+def width_class(cost: int) -> int:
+    """Lengths that may share a heap: steps of an eighth of the power of two, at least 8."""
+    step = max(8, 1 << max(0, cost.bit_length() - 4))
+    return -(-cost // step) * step
+
+
+def _failed() -> ModelFailed:
+    return ModelFailed("The model failed on this input.")

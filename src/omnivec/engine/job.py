@@ -1,0 +1,81 @@
+"""One request's items in one model's queue, and the promise of their outputs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from omnivec.core.errors import Fault
+from omnivec.core.nouns import Features, Output
+
+
+class Job:
+    """Filled by device threads under the batcher's lock, awaited on the event loop.
+
+    `outputs` has a place for each item; the first fault ends the job, and what it still has
+    in the queue is dropped there as departed.
+    """
+
+    def __init__(self, items: int) -> None:
+        self.arrived = time.monotonic()
+        self.cost = 0
+        self.gone = False
+        self.queue = 0.0
+        self.inference = 0.0
+        self.outputs: list[Output | None] = [None] * items
+        self._pending = items
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[Sequence[Output]] = self._loop.create_future()
+
+    async def wait(self) -> Sequence[Output]:
+        """The outputs in order. Raises the first fault. Cancelled: the items leave the queue."""
+        try:
+            return await self._done
+        finally:
+            self.gone = True
+
+    def settle(self, index: int, outcome: Output | Fault, started: float, seconds: float) -> None:
+        """Record one item; `started` is the monotonic time at which its batch began."""
+        if self.gone:
+            return
+        if isinstance(outcome, Fault):
+            self.fail(outcome)
+            return
+        self.outputs[index] = outcome
+        self.queue = max(self.queue, started - self.arrived)
+        self.inference = max(self.inference, seconds)
+        self._pending -= 1
+        if not self._pending:
+            self._call(self._finish)
+
+    def fail(self, fault: Fault) -> None:
+        self.gone = True
+        self._call(self._fail, fault)
+
+    def _call(self, callback: object, *arguments: object) -> None:
+        """On the event loop, which may be closed already when a server is shutting down."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *arguments)  # type: ignore[arg-type]
+
+    def _finish(self) -> None:
+        if not self._done.done():
+            self._done.set_result([output for output in self.outputs if output is not None])
+
+    def _fail(self, fault: Fault) -> None:
+        if not self._done.done():
+            self._done.set_exception(fault)
+            self._done.exception()  # a caller that left never asks; asyncio would log that
+
+
+@dataclass(order=True, slots=True)
+class Entry:
+    """One item in the queue, ordered by its due time and then by arrival."""
+
+    due: float
+    sequence: int
+    job: Job = field(compare=False)
+    index: int = field(compare=False)
+    features: Features = field(compare=False)
+    alone: bool = field(default=False, compare=False)

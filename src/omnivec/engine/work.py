@@ -1,0 +1,83 @@
+"""A task taken apart into units of model work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omnivec.core.errors import BadRequest, Unsupported
+from omnivec.core.nouns import Card, Encode, Image, Item, Overflow, Part, Score, Text, Tokens, Unit
+from omnivec.engine.vocabulary import Vocabulary
+
+
+class Splitter:
+    """Turns items into units under the server's settings for overflow and token ids."""
+
+    def __init__(self, overflow: Overflow, token_ids: str, vocabulary: Vocabulary) -> None:
+        self._overflow: Overflow = overflow
+        self._token_ids = token_ids
+        self._vocabulary = vocabulary
+
+    def encode(self, task: Encode, card: Card) -> list[Unit]:
+        check_dims(task.dims, card)
+        return self._units(task, task.items, card, task.role)
+
+    def score(self, task: Score, card: Card) -> list[Unit]:
+        """Pairs for a cross-encoder; the query and then the documents for a bi-encoder."""
+        query = self._units(task, [task.query], card, "query", "query")[0]
+        if card.scoring == "cross-encoder":
+            documents = self._units(task, task.items, card, None)
+            return [
+                Unit(
+                    parts=query.parts,
+                    other=unit.parts,
+                    instruction=query.instruction,
+                    overflow=unit.overflow,
+                    max_tokens=unit.max_tokens,
+                )
+                for unit in documents
+            ]
+        return [query, *self._units(task, task.items, card, "document")]
+
+    def _units(
+        self,
+        task: Encode | Score,
+        items: Sequence[Item],
+        card: Card,
+        role: str | None,
+        field: str | None = None,
+    ) -> list[Unit]:
+        overflow = task.overflow or self._overflow
+        return [
+            Unit(
+                parts=self._parts(item, card, field or f"[{i}]"),
+                role=role,
+                instruction=item.instruction,
+                overflow=overflow,
+                max_tokens=task.max_tokens,
+            )
+            for i, item in enumerate(items)
+        ]
+
+    def _parts(self, item: Item, card: Card, param: str) -> tuple[Part, ...]:
+        if len(item.parts) == 1 and isinstance(item.parts[0], Text):
+            return item.parts  # nearly every request
+        return tuple(self._part(part, card, param) for part in item.parts)
+
+    def _part(self, part: Part, card: Card, param: str) -> Part:
+        if isinstance(part, Image) and "image" not in card.modalities:
+            raise Unsupported("This model takes text; it cannot read images.", param=param)
+        if not isinstance(part, Tokens):
+            return part
+        vocabulary = part.vocabulary or self._token_ids
+        if vocabulary == "refuse":
+            raise BadRequest("This server takes text, not token ids.", param=param)
+        if vocabulary == "model":
+            return part
+        return Text(self._vocabulary.decode(part.ids, param))
+
+
+def check_dims(dims: int | None, card: Card) -> None:
+    if dims is not None and card.dims is not None and not 1 <= dims <= card.dims:
+        raise Unsupported(
+            f"This model's vectors can have 1 to {card.dims} dimensions.", param="dims"
+        )
