@@ -9,6 +9,7 @@ All are frozen. A dialect never puts one of these on the wire: it has structs of
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -53,7 +54,7 @@ class Reply(_Noun):
 
     body: bytes
     status: int = 200
-    headers: Mapping[str, str] = {"content-type": "application/json"}
+    headers: Mapping[str, str] = MappingProxyType({"content-type": "application/json"})
 
 
 # ── the task ─────────────────────────────────────────────────────────────────────────────

