@@ -128,7 +128,8 @@ class LocalEngine:
 
     def _describe(self, task: Describe) -> Result:
         if task.model is not None:
-            return Result(card=self._find(task.model).card)
+            card = self._find(task.model).card
+            return Result(card=card, cards=(card,))
         return Result(card=self.cards[0] if self.cards else Card(name=""), cards=self.cards)
 
     # ── work ─────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,8 @@ from omnivec.core.settings import Settings
 def opening(settings: Settings) -> str:
     """Before the models are loaded: the address already answers /live."""
     guarded = "API key needed" if settings.api_keys else "no key needed"
-    return f"omnivec {__version__} on {address(settings)} ({guarded}), docs at {address(settings)}/docs"
+    where = address(settings)
+    return f"omnivec {__version__} on {where} ({guarded}), docs at {where}/docs"
 
 
 def ready(cards: Sequence[Card], settings: Settings, seconds: float) -> str:
@@ -33,7 +34,9 @@ def line(card: Card) -> str:
         facts.append(f"{card.dims} dimensions")
     if card.max_tokens:
         facts.append(f"up to {card.max_tokens} tokens")
-    facts.append(" and ".join({"encode": "embeds", "score": "reranks"}[task] for task in card.tasks))
+    facts.append(
+        " and ".join({"encode": "embeds", "score": "reranks"}[task] for task in card.tasks)
+    )
     return f"{card.name}: {', '.join(facts)}"
 
 
