@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+import msgspec
 
 from omnivec import __version__
 from omnivec.core.plugins import discover
@@ -19,9 +19,7 @@ from omnivec.engine.local import LocalEngine
 from omnivec.engine.resident import Opener, Resident
 from omnivec.engine.vocabulary import Vocabulary
 from omnivec.engine.work import Splitter
-from omnivec.hosts import banner
-
-log = logging.getLogger("omnivec")
+from omnivec.hosts import banner, logs
 
 
 class Unwatched:
@@ -60,43 +58,50 @@ def local_engine(
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop; the exit code. The port answers before a model is loaded."""
+    """Serve until told to stop; the exit code. The port answers before a model is loaded.
+
+    Raises CheckpointError for a model argument that is none, and hosts.uvicorn.PortError.
+    """
     from omnivec.hosts import uvicorn
     from omnivec.server.asgi import application
     from omnivec.server.door import Door
     from omnivec.server.metrics import Metrics
 
     began = time.monotonic()
+    logs.configure(settings)
     runtimes = discover("runtimes")
     metrics = Metrics(version=__version__, auth_disabled=not settings.api_keys)
-    engine = local_engine(settings, watch=metrics, runtimes=runtimes, progress=None)
+    engine = local_engine(settings, watch=metrics, runtimes=runtimes, progress=logs.Download())
     metrics.stats = engine.stats
     metrics.memory = lambda: sum(runtime.memory() for runtime in runtimes.values())
     door = Door(discover("dialects"), engine, settings=settings, metrics=metrics)
-    loading: set[asyncio.Task[None]] = set()
-
-    async def load() -> None:
-        await engine.load()
-        _say(banner.ready(engine.cards, settings, time.monotonic() - began))
-
-    async def startup() -> None:
-        loading.add(asyncio.create_task(load()))
-
-    async def shutdown() -> None:
-        for task in loading:
-            task.cancel()
-        await engine.close()
-
-    _say(banner.opening(settings))
-    app = application(door, settings, metrics, startup=startup, shutdown=shutdown)
-    return uvicorn.serve(app, settings)
+    life = _Life(engine, settings, began)
+    app = application(door, settings, metrics, startup=life.start, shutdown=life.end)
+    return uvicorn.serve(app, settings, opened=life.opened)
 
 
-def _say(text: str) -> None:
-    """To a person on a terminal as it is; to a log line by line."""
-    if sys.stderr.isatty():
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - it is for a person
-        return
-    for line in text.splitlines():
-        if line.strip():
-            log.info("%s", line)
+class _Life:
+    """What happens around the serving: models load behind an open port, a person is told."""
+
+    def __init__(self, engine: LocalEngine, settings: Settings, began: float) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._began = began
+        self._loading: asyncio.Task[None] | None = None
+
+    def opened(self, host: str, port: int) -> None:
+        self._settings = msgspec.structs.replace(self._settings, host=host, port=port)
+        logs.say(banner.opening(self._settings))
+
+    async def start(self) -> None:
+        self._loading = asyncio.create_task(self._load())
+
+    async def end(self) -> None:
+        if self._loading is not None:
+            self._loading.cancel()
+        await self._engine.close()
+
+    async def _load(self) -> None:
+        await self._engine.load()
+        seconds = time.monotonic() - self._began
+        logs.say(banner.ready(self._engine.cards, self._settings, seconds))

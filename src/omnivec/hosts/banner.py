@@ -41,11 +41,13 @@ def line(card: Card) -> str:
 
 
 def curl(card: Card, settings: Settings) -> str:
+    body: dict[str, object] = {"model": card.name}
     if "encode" in card.tasks:
-        path, body = "/v1/embeddings", {"model": card.name, "input": "Hello, world"}
+        path = "/v1/embeddings"
+        body |= {"input": "Hello, world"}
     else:
-        query = {"query": "What is the capital of France?", "documents": ["Paris", "Berlin"]}
-        path, body = "/v1/rerank", {"model": card.name, **query}
+        path = "/v1/rerank"
+        body |= {"query": "What is the capital of France?", "documents": ["Paris", "Berlin"]}
     key = ' -H "Authorization: Bearer $OMNIVEC_API_KEY"' if settings.api_keys else ""
     return (
         f"curl {address(settings)}{path}{key} -H 'Content-Type: application/json'"

@@ -1,0 +1,360 @@
+"""What every dialect needs: JSON in, JSON out, and the words that several of them share.
+
+Reading is lax where clients are (null is absent, `"true"` is a boolean, unknown fields are
+ignored) and strict where a guess would be a wrong answer. Whatever is refused is told in our
+own words and by the field's path: msgspec's messages can quote the client's value.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
+
+import msgspec
+import numpy as np
+import orjson
+from msgspec import Meta
+
+from omnivec.core import errors
+from omnivec.core.errors import BadRequest, Fault, ModelFailed, Unsupported, WrongType
+from omnivec.core.nouns import Call, Card, Floats, Overflow, Relevance, Reply, Result
+
+T = TypeVar("T")
+
+Truncate = Annotated[
+    bool | str | None,
+    Meta(
+        description="Whether an input over the model's window is cut at its end. false or "
+        '"NONE" refuses such an input; absent means the server\'s setting.',
+        examples=[True, False, "END", "NONE"],
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    Meta(
+        description="An id from GET /v1/models; absent means the server's default.",
+        examples=["sentence-transformers/all-MiniLM-L6-v2"],
+    ),
+]
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────
+
+
+def read(call: Call, shape: type[T], *, strict: bool = False) -> T:
+    """The body as `shape`. Raises WrongType, or BadRequest with the field's path.
+
+    `strict` also refuses a number that is written as a string.
+    """
+    _check_type(call.headers.get("content-type", ""))
+    if not call.body.strip():
+        raise BadRequest("The body is empty; it must be a JSON object.")
+    try:
+        if not call.body.isascii():
+            call.body.decode()  # msgspec skips the fields it does not know without a look
+        return msgspec.json.decode(call.body, type=shape, strict=strict)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from None
+    except UnicodeDecodeError:
+        raise BadRequest("The body must be JSON in UTF-8.") from None
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.") from None
+    except msgspec.DecodeError:
+        raise BadRequest(
+            "The body must be one valid JSON object in UTF-8, without NaN, Infinity or lone "
+            "surrogates."
+        ) from None
+
+
+def _check_type(header: str) -> None:
+    """No type at all is let through, as plain HTTP clients send none; the types that a
+    foreign web page may post without asking first (text/plain, forms) are not."""
+    essence, *parameters = [part.strip() for part in header.lower().split(";")]
+    json = essence == "application/json" or re.fullmatch(r"application/\S+\+json", essence)
+    if essence and not json:
+        raise WrongType("The content type must be application/json.")
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "charset" and value.strip().strip('"') not in {"utf-8", "utf8"}:
+            raise WrongType("The content type must be application/json in UTF-8.")
+
+
+_KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "an array",
+    "object": "an object",
+}
+_BOUNDS = {">=": "of at least", "<=": "of at most"}
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_EXPECTED = re.compile(r"Expected `([a-z |]+)`(?: (>=|<=) (\d+))?")
+
+
+def _refusal(error: str) -> BadRequest:
+    """msgspec's "Expected `int`, got `str` - at `$.input[3]`" in words of ours."""
+    text, _, path = error.rpartition(" - at `$") if error.endswith("`") else (error, "", "")
+    if not text:  # no path: the whole body, or one of its own fields is missing
+        text, path = error, ""
+    param = path.rstrip("`").replace("[...]", "").lstrip(".")
+    if missing := _MISSING.match(text):
+        param = f"{param}.{missing[1]}" if param else missing[1]
+        return BadRequest(f"`{param}` is required.", param=param)
+    if not param:
+        return BadRequest("The body must be a JSON object.")
+    return BadRequest(f"`{param}` {_demand(text)}.", param=param)
+
+
+def _demand(text: str) -> str:
+    if expected := _EXPECTED.match(text):
+        kinds = [_KINDS.get(kind, "another type") for kind in expected[1].split(" | ")]
+        words = _either([kind for kind in kinds if kind != "another type"])
+        bound = f" {_BOUNDS[expected[2]]} {expected[3]}" if expected[2] else ""
+        return f"must be {words}{bound}"
+    if "out of range" in text:
+        return "is a number out of range"
+    return "has a value that is not accepted here"
+
+
+def _either(words: list[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def check_count(count: int, most: int, field: str, kind: type[Fault] = BadRequest) -> None:
+    """Raises `kind` unless 1 <= count <= most."""
+    if count < 1:
+        raise BadRequest(f"`{field}` is empty; it must have at least one item.", param=field)
+    if count > most:
+        raise kind(f"`{field}` must have at most {most} items.", param=field)
+
+
+def check_query(text: str, field: str) -> str:
+    if not text.strip():
+        raise BadRequest(f"`{field}` must not be empty.", param=field)
+    return text
+
+
+def check_top(top: int | None, field: str) -> int | None:
+    if top is not None and top < 1:
+        raise BadRequest(f"`{field}` must be an integer of at least 1.", param=field)
+    return top
+
+
+def given(text: str | None) -> str | None:
+    """A blank wish is none."""
+    return text if text and text.strip() else None
+
+
+# Infinity's client sends this name when its user gave none.
+_NO_MODEL = {"", "default/not-specified"}
+
+
+def model_name(wanted: str | None) -> str | None:
+    return None if wanted is None or wanted.strip() in _NO_MODEL else wanted
+
+
+_CUT = {"true", "end", "right"}
+_REFUSE = {"false", "none"}
+
+
+def overflow(wish: bool | str | None, field: str) -> Overflow | None:
+    """`truncate` of TEI, Cohere and NVIDIA, `truncation` of Voyage. None: the server's
+    setting. Raises Unsupported for a cut at the start, BadRequest for anything else."""
+    if wish is None:
+        return None
+    word = str(wish).lower()
+    if word in _CUT:
+        return "truncate"
+    if word in _REFUSE:
+        return "refuse"
+    if word in {"start", "left"}:
+        raise Unsupported(f"`{field}`: inputs can only be cut at their end.", param=field)
+    raise BadRequest(f'`{field}` must be true, false, "END" or "NONE".', param=field)
+
+
+def window(tokens: int | None, field: str) -> int | None:
+    """vLLM's `truncate_prompt_tokens`, where -1 means the model's own window."""
+    if tokens is None or tokens == -1:
+        return None
+    if tokens < 1:
+        raise BadRequest(f"`{field}` must be -1 or an integer of at least 1.", param=field)
+    return tokens
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────
+
+
+def write(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    """numpy rows are written directly; float32 with the shortest digits that read back."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Reply(body, status, {"content-type": "application/json", **(headers or {})})
+
+
+def row(vector: Floats) -> Any:
+    """A float32 [d] as `write` takes it. Raises ModelFailed where it is not finite, which
+    JSON would turn into null."""
+    if not np.isfinite(vector).all():
+        raise ModelFailed("The model gave a vector that is not finite.")
+    return np.ascontiguousarray(vector, dtype=np.float32)
+
+
+def pack(vector: Floats) -> str:
+    """base64 of the little-endian float32 bytes, which openai-node decodes unchecked."""
+    return base64.b64encode(row(vector).astype("<f4", copy=False).tobytes()).decode()
+
+
+def score(output: Relevance, *, raw: bool = False) -> float:
+    """Raises ModelFailed where it is not finite."""
+    value = float(output.raw if raw else output.value)
+    if not math.isfinite(value):
+        raise ModelFailed("The model gave a score that is not finite.")
+    return value
+
+
+def ranked(result: Result, *, raw: bool, top: int | None) -> list[tuple[int, float]]:
+    """(index, score), best first, equal ones in the order of the request."""
+    outputs = [output for output in result.outputs if isinstance(output, Relevance)]
+    scores = [score(output, raw=raw) for output in outputs]
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    return [(index, scores[index]) for index in order[:top]]
+
+
+class Usage(TypedDict):
+    """What the request cost, in tokens of the model that answered."""
+
+    prompt_tokens: int
+    total_tokens: int
+    truncated: NotRequired[
+        Annotated[int, Meta(description="How many inputs were cut; absent when none was.")]
+    ]
+
+
+def usage(result: Result) -> Usage:
+    tokens = result.usage.tokens
+    answer = Usage(prompt_tokens=tokens, total_tokens=tokens)
+    if result.usage.truncated:
+        answer["truncated"] = result.usage.truncated
+    return answer
+
+
+# ── faults ───────────────────────────────────────────────────────────────────────────────
+
+
+def fault_headers(fault: Fault) -> dict[str, str]:
+    """Retry-After in whole seconds; and, as OpenAI's clients repeat every 5xx twice, a word
+    that a failure which will not pass by waiting is not worth repeating."""
+    headers = {}
+    if fault.retry_after is not None:
+        headers["retry-after"] = str(max(1, math.ceil(fault.retry_after)))
+    elif fault.status >= 500:  # noqa: PLR2004 - HTTP's own boundary
+        headers["x-should-retry"] = "false"
+    return headers
+
+
+# OpenAI's code and type for each fault, the most particular class first.
+_WORDS: tuple[tuple[type[Fault], str, str], ...] = (
+    (errors.UnknownModel, "MODEL_NOT_FOUND", "invalid_request_error"),
+    (errors.NotFound, "NOT_FOUND", "invalid_request_error"),
+    (errors.BadRequest, "INVALID_REQUEST", "invalid_request_error"),
+    (errors.Unsupported, "INVALID_REQUEST", "invalid_request_error"),
+    (errors.Unauthorized, "UNAUTHORIZED", "authentication_error"),
+    (errors.Forbidden, "FORBIDDEN", "permission_error"),
+    (errors.WrongMethod, "METHOD_NOT_ALLOWED", "invalid_request_error"),
+    (errors.TooSlow, "REQUEST_TIMEOUT", "timeout_error"),
+    (errors.TooLarge, "REQUEST_TOO_LARGE", "invalid_request_error"),
+    (errors.WrongType, "UNSUPPORTED_MEDIA_TYPE", "invalid_request_error"),
+    (errors.Overloaded, "OVERLOADED", "rate_limit_error"),
+    (errors.Loading, "MODEL_LOADING", "server_error"),
+    (errors.ModelFailed, "MODEL_FAILED", "server_error"),
+    (Fault, "INTERNAL_ERROR", "server_error"),
+)
+
+
+def error(fault: Fault, fields: Mapping[str, str]) -> dict[str, str | None]:
+    """The inside of OpenAI's envelope. `fields` as for `locate`."""
+    code, kind = next((code, kind) for known, code, kind in _WORDS if isinstance(fault, known))
+    param = locate(fault.param, fields)
+    return {"message": fault.message, "type": kind, "param": param, "code": code}
+
+
+def locate(param: str | None, fields: Mapping[str, str]) -> str | None:
+    """The engine's path of a field ("dims", "[3]") in the dialect's words ("dimensions",
+    "input[3]"): `fields` maps the part before the first bracket."""
+    if param is None:
+        return None
+    head, bracket, rest = param.partition("[")
+    return fields.get(head, head) + bracket + rest
+
+
+# ── models ───────────────────────────────────────────────────────────────────────────────
+
+
+class ModelEntry(TypedDict):
+    """One model, in words that OpenAI's, SIE's and Infinity's clients each find theirs in."""
+
+    id: Annotated[str, Meta(examples=["sentence-transformers/all-MiniLM-L6-v2"])]
+    object: Literal["model"]
+    created: Annotated[int, Meta(description="Unix seconds.")]
+    owned_by: str
+    name: Annotated[str, Meta(description="The same as id.")]
+    inputs: Annotated[list[str], Meta(description='Of "text", "image".')]
+    outputs: Annotated[list[str], Meta(description='Of "dense", "score".')]
+    dims: Annotated[dict[str, int], Meta(examples=[{"dense": 384}])]
+    dimensions: Annotated[int | None, Meta(description="The length of a whole vector.")]
+    loaded: bool
+    max_sequence_length: Annotated[int | None, Meta(description="In tokens.")]
+    max_model_len: Annotated[int | None, Meta(description="The same, as vLLM calls it.")]
+    profiles: dict[str, dict[str, bool]]
+    tasks: Annotated[list[str], Meta(description='Of "encode", "score".')]
+    capabilities: Annotated[list[str], Meta(description='Of "embed", "rerank".')]
+    state: Literal["available", "loading", "loaded", "failed"]
+    scoring: Annotated[str, Meta(description='How "score" is answered, "cosine" for one.')]
+    architecture: str
+    pooling: str
+    prompts: Annotated[list[str], Meta(description="Names that prompt_name takes.")]
+    aliases: list[str]
+    revision: str | None
+    backend: Annotated[str, Meta(description="The runtime that holds the model open.")]
+    device: str
+    dtype: str
+    stats: Annotated[dict[str, int], Meta(description="Empty; Infinity's client wants it.")]
+
+
+_OUTPUTS = {"encode": "dense", "score": "score"}
+_CAPABILITIES = {"encode": "embed", "score": "rerank"}
+
+
+def model_entry(card: Card) -> ModelEntry:
+    """`Card.reason` stays here: it may name files of this machine."""
+    return ModelEntry(
+        id=card.name,
+        object="model",
+        created=card.created,
+        owned_by="omnivec",
+        name=card.name,
+        inputs=list(card.modalities),
+        outputs=[_OUTPUTS[task] for task in card.tasks],
+        dims={"dense": card.dims} if card.dims and "encode" in card.tasks else {},
+        dimensions=card.dims,
+        loaded=card.state == "loaded",
+        max_sequence_length=card.max_tokens,
+        max_model_len=card.max_tokens,
+        profiles={"default": {"is_default": True}},
+        tasks=list(card.tasks),
+        capabilities=[_CAPABILITIES[task] for task in card.tasks],
+        state=card.state,
+        scoring=card.scoring,
+        architecture=card.architecture,
+        pooling=card.pooling,
+        prompts=sorted(card.prompts),
+        aliases=list(card.aliases),
+        revision=card.revision,
+        backend=card.runtime,
+        device=card.device,
+        dtype=card.dtype,
+        stats={},
+    )

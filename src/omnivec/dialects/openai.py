@@ -1,0 +1,335 @@
+"""OpenAI's wire format, as Synapse Garden documents it and as its many clients send it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, cast
+
+import msgspec
+from msgspec import Meta
+
+from omnivec.core.errors import BadRequest, Fault, Unsupported
+from omnivec.core.nouns import (
+    Call,
+    Describe,
+    Encode,
+    Item,
+    Part,
+    Reply,
+    Result,
+    Task,
+    Text,
+    Tokens,
+    Vectors,
+)
+from omnivec.core.seams import Endpoint
+from omnivec.dialects import _wire
+
+# ── wire types ───────────────────────────────────────────────────────────────────────────
+
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Input: TypeAlias = str | list[str | TokenId | list[TokenId]]
+
+_SAME = "Another name of dimensions."
+_ROLE = "The same as prompt_name, in the words of Cohere, Voyage and Jina, too."
+
+
+class Wishes(msgspec.Struct, kw_only=True):
+    """What may be asked beyond OpenAI's own fields; read at the top level and, as the RunPod
+    worker's curl sends them, in an object called `extra_body`."""
+
+    dimensions: Annotated[
+        int | None,
+        Meta(
+            description="Length of the vectors: cut to this many numbers, then normalised "
+            "again. 1 to the model's own length.",
+            examples=[256],
+        ),
+    ] = None
+    dimension: Annotated[int | None, Meta(description=_SAME)] = None
+    output_dimension: Annotated[int | None, Meta(description=_SAME)] = None
+    prompt_name: Annotated[
+        str | None,
+        Meta(
+            description='"query", "document" or the name of one of the model\'s own prompts.',
+            examples=["query", "document"],
+        ),
+    ] = None
+    input_type: Annotated[str | None, Meta(description=_ROLE)] = None
+    task: Annotated[str | None, Meta(description=_ROLE)] = None
+    prompt_type: Annotated[str | None, Meta(description=_ROLE)] = None
+    instruction: Annotated[
+        str | None,
+        Meta(description="The task in your own words, for models that follow one."),
+    ] = None
+    normalize: Annotated[
+        bool | None, Meta(description="Unit length; true when absent.", examples=[True])
+    ] = None
+    truncate: _wire.Truncate = None
+    truncation: _wire.Truncate = None
+    truncate_prompt_tokens: Annotated[
+        int | None, Meta(description="Cut every input to this many tokens; -1: the window.")
+    ] = None
+
+
+class EmbeddingRequest(Wishes, kw_only=True):
+    """Texts to turn into vectors."""
+
+    input: Annotated[
+        Input,
+        Meta(
+            description="A string, an array of strings, an array of token ids, or an array of "
+            "such arrays. Token ids are read as cl100k_base unless the server is set otherwise.",
+            examples=["The quick brown fox", ["First sentence.", "Second sentence."]],
+        ),
+    ]
+    model: _wire.ModelName = None
+    encoding_format: Annotated[
+        str | None,
+        Meta(
+            description="base64 is the vector's little-endian float32 bytes; float when absent.",
+            examples=["float", "base64"],
+        ),
+    ] = None
+    user: Annotated[Any, Meta(description="Accepted and not used.", examples=["user-1"])] = None
+    modality: Annotated[str | None, Meta(description='Infinity\'s field: "text".')] = None
+    output_dtype: Annotated[str | None, Meta(description='Voyage\'s field: "float".')] = None
+    extra_body: Annotated[Wishes | None, Meta(description="The same wishes, nested.")] = None
+
+
+class _StrictInput(msgspec.Struct):
+    input: Input
+
+
+class _Format(msgspec.Struct):
+    encoding_format: str | None = None
+
+
+class EmbeddingEntry(TypedDict):
+    """One input's vector."""
+
+    object: Literal["embedding"]
+    index: Annotated[int, Meta(description="The input's place in the request.")]
+    embedding: Annotated[
+        list[float] | str, Meta(description="Numbers, or their base64 when that was asked for.")
+    ]
+
+
+class EmbeddingList(TypedDict):
+    """One vector for each input, in order."""
+
+    object: Literal["list"]
+    data: list[EmbeddingEntry]
+    model: str
+    usage: _wire.Usage
+
+
+class ModelList(TypedDict):
+    """Every model served. `data` is for OpenAI's clients; `models`, for SIE's, holds the same
+    entries."""
+
+    object: Literal["list"]
+    data: list[_wire.ModelEntry]
+    models: list[_wire.ModelEntry]
+
+
+# ── embeddings ───────────────────────────────────────────────────────────────────────────
+
+_DIMENSIONS = ("dimensions", "dimension", "output_dimension")
+_ROLES = {
+    "query": "query",
+    "search_query": "query",
+    "retrieval.query": "query",
+    "document": "document",
+    "passage": "document",
+    "search_document": "document",
+    "retrieval.document": "document",
+    "retrieval.passage": "document",
+}
+
+
+def decode_embeddings(call: Call) -> Task:
+    request = _read(call)
+    _check_formats(request)
+    instruction = _wire.given(_wish(request, "instruction"))
+    normalize = _wish(request, "normalize")
+    tokens = _wire.window(_wish(request, "truncate_prompt_tokens"), "truncate_prompt_tokens")
+    overflow = _wire.overflow(_wish(request, "truncate", "truncation"), "truncate")
+    return Encode(
+        items=_items(call, request.input, instruction),
+        model=_wire.model_name(request.model),
+        role=_role(request),
+        dims=_dims(request),
+        normalize=True if normalize is None else normalize,
+        overflow=overflow or ("truncate" if tokens else None),  # vLLM: a length is a wish to cut
+        max_tokens=tokens,
+    )
+
+
+def _read(call: Call) -> EmbeddingRequest:
+    """The seed answers every bad `dimensions` with 422, one of a wrong type too."""
+    try:
+        return _wire.read(call, EmbeddingRequest)
+    except BadRequest as fault:
+        if (fault.param or "").rpartition(".")[2] in _DIMENSIONS:
+            raise _bad_dimensions() from None
+        raise
+
+
+def _bad_dimensions() -> Unsupported:
+    return Unsupported(
+        "`dimensions` must be an integer from 1 to the length of the model's vectors.",
+        param="dimensions",
+    )
+
+
+def _dims(request: EmbeddingRequest) -> int | None:
+    dims = _wish(request, *_DIMENSIONS)
+    if dims == 0 and request.modality is not None:
+        return None  # Infinity's client always sends both, and means "all"
+    if dims is not None and dims < 1:
+        raise _bad_dimensions()
+    return cast("int | None", dims)
+
+
+def _wish(request: EmbeddingRequest, *names: str) -> Any:
+    """The first of these fields that was given, at the top level before `extra_body`."""
+    for place in (request, request.extra_body):
+        for name in names:
+            if (value := getattr(place, name, None)) is not None:
+                return value
+    return None
+
+
+def _role(request: EmbeddingRequest) -> str | None:
+    """A prompt's name is the model's own word; the other fields have words of their services."""
+    if name := _wire.given(_wish(request, "prompt_name")):
+        return name
+    word = _wire.given(_wish(request, "input_type", "task", "prompt_type"))
+    return _ROLES.get(word.lower(), word) if word else None
+
+
+def _check_formats(request: EmbeddingRequest) -> None:
+    _packed(request.encoding_format)
+    if request.modality not in {None, "text"}:
+        raise Unsupported('`modality` must be "text".', param="modality")
+    if request.output_dtype not in {None, "float"}:
+        raise Unsupported('`output_dtype` must be "float".', param="output_dtype")
+
+
+def _packed(encoding_format: str | None) -> bool:
+    word = (encoding_format or "float").lower()
+    if word not in {"float", "base64"}:
+        raise BadRequest('`encoding_format` must be "float" or "base64".', param="encoding_format")
+    return word == "base64"
+
+
+def _items(call: Call, given: Input, instruction: str | None) -> tuple[Item, ...]:
+    if isinstance(given, str):
+        return (Item((Text(given),), instruction),)
+    if given and all(isinstance(entry, int) for entry in given):
+        return (Item((Tokens(_ids(given, call)),), instruction),)
+    _wire.check_count(len(given), call.limits.items, "input")
+    if any(isinstance(entry, list) for entry in given):
+        _wire.read(call, _StrictInput, strict=True)  # [["2024"]] is no array of token ids
+    return tuple(Item((_part(entry, i),), instruction) for i, entry in enumerate(given))
+
+
+def _ids(given: list[Any], call: Call) -> tuple[int, ...]:
+    _wire.read(call, _StrictInput, strict=True)
+    return tuple(given)
+
+
+def _part(entry: str | int | list[int], index: int) -> Part:
+    if isinstance(entry, str):
+        return Text(entry)
+    if isinstance(entry, list) and entry:
+        return Tokens(tuple(entry))
+    raise BadRequest(
+        f"`input[{index}]` must be a string or an array of at least one token id.",
+        param=f"input[{index}]",
+    )
+
+
+def encode_embeddings(call: Call, task: Task, result: Result) -> Reply:
+    packed = _packed(_wire.read(call, _Format).encoding_format)
+    written = _wire.pack if packed else _wire.row
+    vectors = [output.dense for output in result.outputs if isinstance(output, Vectors)]
+    return _wire.write(
+        EmbeddingList(
+            object="list",
+            data=[
+                EmbeddingEntry(object="embedding", index=i, embedding=written(vector))
+                for i, vector in enumerate(vectors)
+            ],
+            model=task.model or result.card.name,
+            usage=_wire.usage(result),
+        ),
+    )
+
+
+# ── models ───────────────────────────────────────────────────────────────────────────────
+
+
+def decode_models(_call: Call) -> Task:
+    return Describe()
+
+
+def encode_models(_call: Call, _task: Task, result: Result) -> Reply:
+    entries = [_wire.model_entry(card) for card in result.cards]
+    return _wire.write(ModelList(object="list", data=entries, models=entries))
+
+
+def decode_model(call: Call) -> Task:
+    return Describe(call.params["id"])
+
+
+def encode_model(_call: Call, _task: Task, result: Result) -> Reply:
+    return _wire.write(_wire.model_entry(result.cards[0]))
+
+
+# ── faults ───────────────────────────────────────────────────────────────────────────────
+
+_FIELDS = {"": "input", "items": "input", "dims": "dimensions", "role": "prompt_name"}
+
+
+class OpenAI:
+    """`{"error": {"message", "type", "param", "code"}}` is what its clients print."""
+
+    name = "openai"
+    prefixes = ("/v1", "", "/api/v1", "/openai/v1")
+    endpoints = (
+        Endpoint(
+            method="POST",
+            path="/embeddings",
+            decode=decode_embeddings,
+            encode=encode_embeddings,
+            summary="Turn texts into vectors.",
+            request=EmbeddingRequest,
+            response=EmbeddingList,
+            example={"input": ["The quick brown fox", "jumps over the lazy dog"]},
+            counted="embeddings",
+        ),
+        Endpoint(
+            method="GET",
+            path="/models",
+            decode=decode_models,
+            encode=encode_models,
+            summary="List the models served.",
+            response=ModelList,
+        ),
+        Endpoint(
+            method="GET",
+            path="/models/{id:path}",
+            decode=decode_model,
+            encode=encode_model,
+            summary="Describe one model.",
+            response=_wire.ModelEntry,
+        ),
+    )
+
+    def fault(self, fault: Fault) -> Reply:
+        body = {"error": _wire.error(fault, _FIELDS)}
+        return _wire.write(body, fault.status, _wire.fault_headers(fault))
+
+
+PLUGIN = OpenAI()

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pytest
+from dialogue import CARD, ask, decode, read, vector
+
+from omnivec.core.errors import BadRequest, Overloaded, TooLong, Unsupported
+from omnivec.core.nouns import Describe, Encode, Item, Limits, Text, Tokens
+from omnivec.dialects import openai
+
+PATHS = ["/v1/embeddings", "/embeddings", "/api/v1/embeddings", "/openai/v1/embeddings"]
+
+
+def task(**fields: Any) -> Encode:
+    found = decode("/v1/embeddings", {"input": "a", **fields})
+    assert isinstance(found, Encode)
+    return found
+
+
+def refused(**fields: Any) -> dict[str, Any]:
+    reply = ask("POST", "/v1/embeddings", {"input": "a", **fields})
+    error = read(reply)["error"]
+    assert error["type"] == "invalid_request_error"
+    return {"status": reply.status, **error}
+
+
+# ── input ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ("", [Text("")]),
+        ("a", [Text("a")]),
+        (["a", ""], [Text("a"), Text("")]),
+        (["12", "x"], [Text("12"), Text("x")]),
+        ([1, 2], [Tokens((1, 2))]),
+        ([[1, 2], [3]], [Tokens((1, 2)), Tokens((3,))]),
+        (["a", [3]], [Text("a"), Tokens((3,))]),
+        ([0], [Tokens((0,))]),
+    ],
+)
+def test_input_in_all_its_shapes(given: Any, parts: list[Text | Tokens]) -> None:
+    assert task(input=given).items == tuple(Item((part,)) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        (None, "input"),
+        ([], "input"),
+        ([[]], "input[0]"),
+        (["a", []], "input[1]"),
+        ([None], "input[0]"),
+        ([5, "a"], "input[0]"),
+        ([True], "input[0]"),
+        ([-1], "input[0]"),
+        ([1.5], "input[0]"),
+        ([[1, -1]], "input[0][1]"),
+        ([[2**31]], "input[0][0]"),
+        ([["2024"]], "input[0][0]"),
+        ([[[1]]], "input[0][0]"),
+        ({"text": "a"}, "input"),
+        (5, "input"),
+    ],
+)
+def test_input_that_cannot_be_read(given: Any, param: str) -> None:
+    error = refused(input=given)
+    assert (error["status"], error["code"], error["param"]) == (400, "INVALID_REQUEST", param)
+
+
+def test_a_batch_has_a_ceiling() -> None:
+    assert len(task(input=["a"] * 2048).items) == 2048
+    error = refused(input=["a"] * 2049)
+    assert (error["status"], error["code"], error["param"]) == (400, "INVALID_REQUEST", "input")
+    assert "2048" in error["message"]
+    with pytest.raises(BadRequest, match="at most 2 items"):
+        decode("/embeddings", {"input": ["a"] * 3}, Limits(items=2))
+    assert len(task(input=list(range(5000))).items) == 1  # one input of 5,000 tokens
+
+
+# ── wishes ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["dimensions", "dimension", "output_dimension"])
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "x", [3], 129, 2**64, {"a": 1}])
+def test_dimensions_that_no_model_has(name: str, value: Any) -> None:
+    for error in (refused(**{name: value}), refused(extra_body={name: value})):
+        assert (error["status"], error["code"]) == (422, "INVALID_REQUEST")
+        assert error["param"] == "dimensions"
+
+
+@pytest.mark.parametrize(
+    ("fields", "dims"),
+    [
+        ({}, None),
+        ({"dimensions": None}, None),
+        ({"dimensions": 8}, 8),
+        ({"dimension": 8}, 8),
+        ({"output_dimension": 8}, 8),
+        ({"extra_body": {"dimensions": 8}}, 8),
+        ({"dimensions": 9, "extra_body": {"dimensions": 8}}, 9),
+        ({"dimensions": 0, "modality": "text"}, None),  # what infinity_client always sends
+    ],
+)
+def test_dimensions_under_all_their_names(fields: dict[str, Any], dims: int | None) -> None:
+    assert task(**fields).dims == dims
+
+
+@pytest.mark.parametrize(
+    ("fields", "role"),
+    [
+        ({}, None),
+        ({"input_type": None}, None),
+        ({"input_type": ""}, None),
+        ({"input_type": "search_query"}, "query"),
+        ({"input_type": "search_document"}, "document"),
+        ({"input_type": "query"}, "query"),
+        ({"input_type": "passage"}, "document"),
+        ({"task": "retrieval.passage"}, "document"),
+        ({"prompt_type": "Query"}, "query"),
+        ({"prompt_name": "Retrieval-query"}, "Retrieval-query"),
+        ({"prompt_name": "passage", "input_type": "query"}, "passage"),
+        ({"extra_body": {"prompt_type": "document"}}, "document"),
+    ],
+)
+def test_roles_in_the_words_of_many_services(fields: dict[str, Any], role: str | None) -> None:
+    assert task(**fields).role == role
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, (None, None)),
+        ({"truncate": True}, ("truncate", None)),
+        ({"truncate": "END"}, ("truncate", None)),
+        ({"truncate": "none"}, ("refuse", None)),
+        ({"truncation": False}, ("refuse", None)),
+        ({"extra_body": {"truncation": False}}, ("refuse", None)),
+        ({"truncate_prompt_tokens": 9}, ("truncate", 9)),
+        ({"truncate_prompt_tokens": -1}, (None, None)),
+    ],
+)
+def test_overflow(fields: dict[str, Any], expected: tuple[str | None, int | None]) -> None:
+    found = task(**fields)
+    assert (found.overflow, found.max_tokens) == expected
+
+
+def test_instruction_and_normalize() -> None:
+    assert task(instruction="Find").items[0].instruction == "Find"
+    assert task(extra_body={"instruction": "Find"}).items[0].instruction == "Find"
+    assert task(instruction=" ").items[0].instruction is None
+    assert task().normalize
+    assert task(normalize="false").normalize is False
+
+
+@pytest.mark.parametrize("name", [None, "", "default/not-specified"])
+def test_no_model_is_the_servers_choice(name: str | None) -> None:
+    assert task(model=name).model is None
+    assert read(ask("POST", "/embeddings", {"input": "a", "model": name}))["model"] == CARD.name
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [
+        ({"encoding_format": "hex"}, 400, "encoding_format"),
+        ({"encoding_format": 5}, 400, "encoding_format"),
+        ({"output_dtype": "int8"}, 422, "output_dtype"),
+        ({"modality": "image"}, 422, "modality"),
+        ({"truncate": "START"}, 422, "truncate"),
+        ({"truncate": "maybe"}, 400, "truncate"),
+        ({"truncate_prompt_tokens": 0}, 400, "truncate_prompt_tokens"),
+        ({"truncate_prompt_tokens": True}, 400, "truncate_prompt_tokens"),
+        ({"model": 5}, 400, "model"),
+        ({"instruction": {}}, 400, "instruction"),
+        ({"extra_body": "x"}, 400, "extra_body"),
+        ({"extra_body": {"instruction": 1}}, 400, "extra_body.instruction"),
+    ],
+)
+def test_other_wishes_refused(fields: dict[str, Any], status: int, param: str) -> None:
+    error = refused(**fields)
+    assert (error["status"], error["param"]) == (status, param)
+    assert error["code"] == "INVALID_REQUEST"
+
+
+# ── replies ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", [None, "float", "base64", "BASE64"])
+def test_vectors_in_the_format_asked_for(path: str, name: str | None) -> None:
+    body = {"input": ["one", "two"], "encoding_format": name, "dimensions": 7}
+    answer = read(ask("POST", path, body))
+    for entry, text in zip(answer["data"], ["one", "two"], strict=True):
+        wanted = vector(text, 7)
+        if name and name.lower() == "base64":
+            assert np.array_equal(
+                np.frombuffer(base64.b64decode(entry["embedding"]), "<f4"), wanted
+            )
+        else:
+            assert entry["embedding"] == wanted.tolist()
+    assert [entry["index"] for entry in answer["data"]] == [0, 1]
+    assert answer["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
+
+
+def test_the_model_is_called_as_the_client_called_it() -> None:
+    assert read(ask("POST", "/embeddings", {"input": "a", "model": "minilm"}))["model"] == "minilm"
+
+
+def test_truncation_is_told() -> None:
+    reply = ask("POST", "/v1/embeddings", {"input": ["a " * 300, "b"]})
+    assert read(reply)["usage"]["truncated"] == 1
+
+
+@pytest.mark.parametrize("prefix", openai.PLUGIN.prefixes)
+def test_models(prefix: str) -> None:
+    listed = read(ask("GET", f"{prefix}/models"))
+    one = read(ask("GET", f"{prefix}/models/{CARD.name}"))
+    assert listed["object"] == "list"
+    assert listed["data"] == listed["models"] == [one]
+    assert (one["id"], one["object"], one["owned_by"]) == (CARD.name, "model", "omnivec")
+    assert (one["dims"], one["max_sequence_length"]) == ({"dense": 128}, 256)
+    assert (one["tasks"], one["state"]) == (["encode", "score"], "loaded")
+    assert openai.decode_model(
+        openai.Call("GET", "/models/{id:path}", params={"id": "a/../b"})
+    ) == Describe("a/../b")  # a name to look up, never a path
+
+
+# ── faults ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("param", "told"), [("[3]", "input[3]"), ("dims", "dimensions"), ("role", "prompt_name")]
+)
+def test_the_engines_fields_in_openais_words(param: str, told: str) -> None:
+    reply = openai.PLUGIN.fault(Unsupported("No.", param=param))
+    assert (reply.status, read(reply)["error"]["param"]) == (422, told)
+
+
+def test_the_seeds_codes() -> None:
+    reply = openai.PLUGIN.fault(TooLong("This input has more tokens than fit.", param="[0]"))
+    assert reply.status == 400
+    assert read(reply) == {
+        "error": {
+            "message": "This input has more tokens than fit.",
+            "type": "invalid_request_error",
+            "param": "input[0]",
+            "code": "INVALID_REQUEST",
+        }
+    }
+    busy = openai.PLUGIN.fault(Overloaded("The queue is full.", retry_after=2.5))
+    assert (busy.status, busy.headers["retry-after"]) == (429, "3")
+    assert read(busy)["error"]["type"] == "rate_limit_error"
