@@ -130,7 +130,9 @@ def test_a_batch_keeps_the_budget_and_like_lengths() -> None:
     for batch in model.batches:
         assert max(batch) * len(batch) <= 64
         assert min(batch) >= 0.5 * max(batch)
-    assert sorted(cost for batch in model.batches for cost in batch) == sorted([64, *[8] * 9, *[30] * 3, 16, 64])
+    assert sorted(cost for batch in model.batches for cost in batch) == sorted(
+        [64, *[8] * 9, *[30] * 3, 16, 64]
+    )
 
 
 def test_a_short_query_overtakes_the_tail_of_a_bulk_request() -> None:

@@ -154,7 +154,7 @@ def test_a_reranker_is_preferred_for_scoring_and_cannot_embed() -> None:
         run(Encode(items("a"), model="fake-reranker"), *models)
 
 
-@pytest.mark.parametrize("name", ["nobody/nothing", "../../etc/passwd", "a\0b", "", "m" * 10**6])
+@pytest.mark.parametrize("name", ["nobody/nothing", "../../etc/passwd", "a\0b", "m" * 10**6])
 def test_an_unknown_model_is_a_fault_that_repeats_nothing(name: str) -> None:
     with pytest.raises(UnknownModel) as refused:
         run(Encode(items("a"), model=name))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from omnivec.core.nouns import Array, Dense, Floats, Head, LayerNorm, Normalize, Pool, Step
+from omnivec.core.nouns import Array, Dense, Floats, Head, LayerNorm, Normalize, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,77 +59,75 @@ def activation(name: str) -> str:
     return short
 
 
-def _project(step: Step, x: Floats, weights: Files) -> Floats:
+def _project(step: Dense | LayerNorm | Normalize, x: Array, weights: Files) -> Array:
     if isinstance(step, Dense):
         return _dense(x, weights[step.file], ACTIVATIONS[activation(step.activation)])
     if isinstance(step, LayerNorm):
         return _layer_norm(x, weights[step.file])
-    if isinstance(step, Normalize):
-        norm = np.linalg.norm(x, axis=-1, keepdims=True)
-        return x / np.maximum(norm, np.float32(NORM_FLOOR))
-    raise ValueError(f"a {type(step).__name__} step comes first or not at all")
+    norm: Array = np.linalg.norm(x, axis=-1, keepdims=True)
+    return np.divide(x, np.maximum(norm, NORM_FLOOR), dtype=np.float32)
 
 
-def _dense(x: Floats, weights: Mapping[str, Array], function: Callable[[Floats], Floats]) -> Floats:
-    y = x @ weights["linear.weight"].astype(np.float32).T
+def _dense(x: Array, weights: Mapping[str, Array], function: Callable[[Array], Array]) -> Array:
+    y: Array = x @ weights["linear.weight"].astype(np.float32).T
     if "linear.bias" in weights:
         y = y + weights["linear.bias"].astype(np.float32)
     return function(y)
 
 
-def _layer_norm(x: Floats, weights: Mapping[str, Array]) -> Floats:
+def _layer_norm(x: Array, weights: Mapping[str, Array]) -> Array:
     centred = x - x.mean(-1, keepdims=True)
     scaled = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
-    return (scaled * weights["norm.weight"] + weights["norm.bias"]).astype(np.float32)
+    return np.asarray(scaled * weights["norm.weight"] + weights["norm.bias"], np.float32)
 
 
 # ── pooling: hidden [B, T, H], mask [B, T] as attended to, kept [B, T] as pooled ──────────
 
 
-def _first(hidden: Floats, _mask: Array, kept: Array) -> Floats:
+def _first(hidden: Array, _mask: Array, kept: Array) -> Array:
     """The first unmasked token: with padding on the left it is not token 0."""
     return _chosen(hidden, kept, kept.argmax(axis=1))
 
 
-def _last(hidden: Floats, _mask: Array, kept: Array) -> Floats:
+def _last(hidden: Array, _mask: Array, kept: Array) -> Array:
     return _chosen(hidden, kept, kept.shape[1] - 1 - kept[:, ::-1].argmax(axis=1))
 
 
-def _chosen(hidden: Floats, kept: Array, index: Array) -> Floats:
+def _chosen(hidden: Array, kept: Array, index: Array) -> Array:
     rows = np.arange(len(hidden))
-    return hidden[rows, index] * kept[rows, index, None]
+    return np.multiply(hidden[rows, index], kept[rows, index, None])
 
 
-def _mean(hidden: Floats, _mask: Array, kept: Array) -> Floats:
-    return _summed(hidden, kept) / np.maximum(_count(kept), np.float32(MASK_FLOOR))
+def _mean(hidden: Array, _mask: Array, kept: Array) -> Array:
+    return np.divide(_summed(hidden, kept), np.maximum(_count(kept), MASK_FLOOR))
 
 
-def _mean_sqrt_len(hidden: Floats, _mask: Array, kept: Array) -> Floats:
-    return _summed(hidden, kept) / np.sqrt(np.maximum(_count(kept), np.float32(MASK_FLOOR)))
+def _mean_sqrt_len(hidden: Array, _mask: Array, kept: Array) -> Array:
+    return np.divide(_summed(hidden, kept), np.sqrt(np.maximum(_count(kept), MASK_FLOOR)))
 
 
-def _max(hidden: Floats, _mask: Array, kept: Array) -> Floats:
+def _max(hidden: Array, _mask: Array, kept: Array) -> Array:
     highest = np.where(kept[..., None], hidden, np.float32(-np.inf)).max(axis=1)
-    return np.where(kept.any(axis=1)[:, None], highest, np.float32(0))
+    return np.where(kept.any(axis=1, keepdims=True), highest, np.float32(0))
 
 
-def _weightedmean(hidden: Floats, mask: Array, kept: Array) -> Floats:
+def _weightedmean(hidden: Array, mask: Array, kept: Array) -> Array:
     """Weights 1, 2, 3 … from the first token attended to, whether it is pooled or not."""
     start = mask.astype(bool).argmax(axis=1)[:, None]
     ramp = np.arange(1, mask.shape[1] + 1)[None] - start
     weights = (kept * ramp).astype(np.float32)
-    return _summed(hidden, weights) / np.maximum(_count(weights), np.float32(MASK_FLOOR))
+    return np.divide(_summed(hidden, weights), np.maximum(_count(weights), MASK_FLOOR))
 
 
-def _summed(hidden: Floats, weights: Array) -> Floats:
-    return np.einsum("bth,bt->bh", hidden, weights.astype(np.float32))
+def _summed(hidden: Array, weights: Array) -> Array:
+    return np.asarray(np.einsum("bth,bt->bh", hidden, weights.astype(np.float32)))
 
 
-def _count(weights: Array) -> Floats:
-    return weights.astype(np.float32).sum(axis=1, keepdims=True)
+def _count(weights: Array) -> Array:
+    return np.asarray(weights.sum(axis=1, keepdims=True), np.float32)
 
 
-_POOLS: Mapping[Mode, Callable[[Floats, Array, Array], Floats]] = {
+_POOLS: Mapping[Mode, Callable[[Array, Array, Array], Array]] = {
     "cls": _first,
     "mean": _mean,
     "max": _max,
@@ -142,15 +140,15 @@ _POOLS: Mapping[Mode, Callable[[Floats, Array, Array], Floats]] = {
 # ── activations, under the names of torch.nn ─────────────────────────────────────────────
 
 
-def _erf(x: Floats) -> Floats:
-    return np.vectorize(math.erf, otypes=[np.float32])(x)
+def _erf(x: Array) -> Array:
+    return np.asarray(np.vectorize(math.erf, otypes=[np.float32])(x))
 
 
-def _sigmoid(x: Floats) -> Floats:
-    return 0.5 * (1 + np.tanh(0.5 * x))  # the same function, without overflow
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))  # the same function, without overflow
 
 
-ACTIVATIONS: Mapping[str, Callable[[Floats], Floats]] = {
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "Identity": lambda x: x,
     "Tanh": np.tanh,
     "ReLU": lambda x: np.maximum(x, 0),

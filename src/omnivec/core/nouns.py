@@ -22,14 +22,10 @@ Overflow: TypeAlias = Literal["truncate", "refuse"]
 State: TypeAlias = Literal["available", "loading", "loaded", "failed"]
 
 
-class _Noun(msgspec.Struct, frozen=True):
-    pass
-
-
 # ── the wire, unread ─────────────────────────────────────────────────────────────────────
 
 
-class Limits(_Noun):
+class Limits(msgspec.Struct, frozen=True):
     """What one request may ask, from the settings. `dims` is the vectors' length when a
     request names none (None: as long as the model makes them)."""
 
@@ -37,7 +33,7 @@ class Limits(_Noun):
     dims: int | None = None
 
 
-class Call(_Noun):
+class Call(msgspec.Struct, frozen=True):
     """What arrived: a method, a path without its prefix, and a body that nobody has read."""
 
     method: str
@@ -49,7 +45,7 @@ class Call(_Noun):
     limits: Limits = Limits()
 
 
-class Reply(_Noun):
+class Reply(msgspec.Struct, frozen=True):
     """What leaves."""
 
     body: bytes
@@ -60,40 +56,40 @@ class Reply(_Noun):
 # ── the task ─────────────────────────────────────────────────────────────────────────────
 
 
-class Url(_Noun, tag=True):
+class Url(msgspec.Struct, frozen=True, tag=True):
     url: str
 
 
-class Blob(_Noun, tag=True):
+class Blob(msgspec.Struct, frozen=True, tag=True):
     data: bytes
 
 
-class File(_Noun, tag=True):
+class File(msgspec.Struct, frozen=True, tag=True):
     path: str
 
 
 Source: TypeAlias = Url | Blob | File
 
 
-class Text(_Noun, tag=True):
+class Text(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
-class Tokens(_Noun, tag=True):
+class Tokens(msgspec.Struct, frozen=True, tag=True):
     """Token ids. `vocabulary` None means the server's setting (decision 16)."""
 
     ids: tuple[int, ...]
     vocabulary: Literal["cl100k", "model"] | None = None
 
 
-class Image(_Noun, tag=True):
+class Image(msgspec.Struct, frozen=True, tag=True):
     source: Source
 
 
 Part: TypeAlias = Text | Tokens | Image
 
 
-class Item(_Noun):
+class Item(msgspec.Struct, frozen=True):
     """One thing to embed or to score. `instruction` is the caller's own task description."""
 
     parts: tuple[Part, ...]
@@ -101,7 +97,7 @@ class Item(_Noun):
     id: str | None = None
 
 
-class Encode(_Noun, tag=True):
+class Encode(msgspec.Struct, frozen=True, tag=True):
     """Turn each item into a vector.
 
     `model` None means the server's default for this task. `role` is "query", "document" or
@@ -118,7 +114,7 @@ class Encode(_Noun, tag=True):
     max_tokens: int | None = None
 
 
-class Score(_Noun, tag=True):
+class Score(msgspec.Struct, frozen=True, tag=True):
     """Score each item against the query. `raw` asks for the model's logit, not 0..1."""
 
     query: Item
@@ -129,7 +125,7 @@ class Score(_Noun, tag=True):
     max_tokens: int | None = None
 
 
-class Describe(_Noun, tag=True):
+class Describe(msgspec.Struct, frozen=True, tag=True):
     """What is served. `model` None means everything."""
 
     model: str | None = None
@@ -141,7 +137,7 @@ Task: TypeAlias = Encode | Score | Describe
 # ── model work ───────────────────────────────────────────────────────────────────────────
 
 
-class Unit(_Noun):
+class Unit(msgspec.Struct, frozen=True):
     """One row of model work: an item ready for a family, or a pair of them when scoring."""
 
     parts: tuple[Part, ...]
@@ -152,7 +148,7 @@ class Unit(_Noun):
     max_tokens: int | None = None
 
 
-class Features(_Noun):
+class Features(msgspec.Struct, frozen=True):
     """A unit after `prepare`: all that the batcher may know of it.
 
     `arrays` are one row each, without a batch axis. `cost` is in tokens (or what stands for
@@ -167,13 +163,13 @@ class Features(_Noun):
     cut: bool = False
 
 
-class Vectors(_Noun):
+class Vectors(msgspec.Struct, frozen=True):
     """`dense`: float32 [d], as pooled: not yet cut, not yet normalised."""
 
     dense: Floats
 
 
-class Relevance(_Noun):
+class Relevance(msgspec.Struct, frozen=True):
     """`value`: 0..1 under the model's own activation; `raw`: the logit before it."""
 
     value: float
@@ -186,7 +182,7 @@ Output: TypeAlias = Vectors | Relevance
 # ── the answer ───────────────────────────────────────────────────────────────────────────
 
 
-class Card(_Noun):
+class Card(msgspec.Struct, frozen=True):
     """What is known of a model: first from its files, later from the runtime that opened it."""
 
     name: str
@@ -211,13 +207,13 @@ class Card(_Noun):
     created: int = 0  # unix seconds
 
 
-class Usage(_Noun):
+class Usage(msgspec.Struct, frozen=True):
     tokens: int = 0
     items: int = 0
     truncated: int = 0
 
 
-class Timing(_Noun):
+class Timing(msgspec.Struct, frozen=True):
     """Seconds. `queue` and `inference` are those of the request's slowest item."""
 
     total: float = 0.0
@@ -226,7 +222,7 @@ class Timing(_Noun):
     inference: float = 0.0
 
 
-class Result(_Noun):
+class Result(msgspec.Struct, frozen=True):
     """The answer to a task: `outputs` in the order of its items, `cards` for Describe.
 
     `dims` is the length of the vectors as answered. `ignored` names wishes that the model
@@ -245,13 +241,13 @@ class Result(_Noun):
 # ── graphs ───────────────────────────────────────────────────────────────────────────────
 
 
-class Pool(_Noun, tag=True):
+class Pool(msgspec.Struct, frozen=True, tag=True):
     """hidden [B, T, H] and mask [B, T] to [B, len(modes) * H]; formulas in core/heads.py."""
 
     modes: tuple[Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"], ...]
 
 
-class Dense(_Noun, tag=True):
+class Dense(msgspec.Struct, frozen=True, tag=True):
     """x [.., in] to activation(x W^T + b) [.., out]; weights in `file` of the checkpoint,
     under `linear.weight` and, where there is one, `linear.bias`."""
 
@@ -259,20 +255,20 @@ class Dense(_Noun, tag=True):
     activation: str
 
 
-class LayerNorm(_Noun, tag=True):
+class LayerNorm(msgspec.Struct, frozen=True, tag=True):
     """Weights in `file` under `norm.weight`, `norm.bias`; epsilon 1e-5 (torch's default)."""
 
     file: str
 
 
-class Normalize(_Noun, tag=True):
+class Normalize(msgspec.Struct, frozen=True, tag=True):
     """x / max(|x|, 1e-12) over the last axis."""
 
 
 Step: TypeAlias = Pool | Dense | LayerNorm | Normalize
 
 
-class Head(_Noun):
+class Head(msgspec.Struct, frozen=True):
     """A graph's last steps, named and not coded, so that each runtime does them on the device.
 
     kind "tokens": the hidden states [B, T, H] through `steps` (no Pool among them).

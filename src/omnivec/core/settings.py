@@ -1,14 +1,31 @@
 """One frozen struct of settings, and where each value came from.
 
-Flags win over the environment, the environment over the file, the file over the defaults.
-This is the only module that reads the environment.
+Flags win over the environment, the environment over the file, the file over what a profile
+says, and that over the defaults. This is the only module that reads the environment.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
+from msgspec import Meta
+
+from omnivec.core.profiles import PROFILES, Profile
+from omnivec.core.values import accepted, convert
+
+Dialect: TypeAlias = Literal["openai", "synesis", "intel", "runpod", "sie"]
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used. The text names it, where it stands and what is accepted;
+    it is for the person who runs the server and never goes to a client."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -24,27 +41,306 @@ class Settings(msgspec.Struct, frozen=True):
 
     # where
     host: str = "127.0.0.1"
-    port: int = 8400
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8400  # 0: any free one
     api_keys: tuple[str, ...] = ()
+    api_key_file: str | None = None  # more keys, one a line; they are added to `api_keys`
     insecure_no_auth: bool = False
-    profile: Literal["openai", "synesis", "intel", "runpod", "sie"] | None = None
+    profile: Dialect | None = None
+    dialect: Dialect = "openai"  # asked first, and answers where no other one was spoken
     media_root: tuple[str, ...] = ()
     media_allow: tuple[str, ...] = ()
     log_format: Literal["auto", "text", "json"] = "auto"
+    color: bool = True  # False: not even on a terminal
 
     # how much
-    max_batch_tokens: int | None = None  # tokens of one batch; None: what the runtime likes
-    queue: int = 8192  # items that may wait for one model
-    max_items: int = 2048  # items in one request
-    max_body: int = 32 * 1024 * 1024
-    default_dims: int | None = None
+    max_batch_tokens: Count | None = None  # tokens of one batch; None: what the runtime likes
+    queue: Count = 8192  # items that may wait for one model
+    max_items: Count = 2048  # items in one request
+    max_body: Count = 32 * 1024 * 1024
+    default_dims: Count | None = None
     overflow: Literal["truncate", "refuse"] = "truncate"
-    token_ids: Literal["cl100k", "model", "refuse"] = "cl100k"
+    token_ids: Literal["cl100k", "model", "refuse"] = "cl100k"  # noqa: S105 - a vocabulary's name
+    tiktoken_cache_dir: str | None = None  # where cl100k_base is, for token ids
 
     # how long
-    load_wait: float = 20.0  # a request for a model that is loading waits this long
-    max_age: float = 2.0  # an item is never overtaken by one that came this much later
-    batch_timeout: float = 120.0  # a batch that runs longer is given up
-    header_timeout: float = 10.0
-    body_timeout: float = 60.0
-    drain_timeout: float = 25.0
+    load_wait: Annotated[float, Meta(ge=0)] = 20.0  # for a model that is still loading
+    max_age: Seconds = 2.0  # an item is never overtaken by one that came this much later
+    batch_timeout: Seconds = 120.0  # a batch that runs longer is given up
+    header_timeout: Seconds = 10.0
+    body_timeout: Seconds = 60.0
+    drain_timeout: Seconds = 25.0
+
+    def __repr__(self) -> str:
+        """Without the keys: settings end up in logs."""
+        shown = ((name, mask(name, getattr(self, name))) for name in self.__struct_fields__)
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown)})"
+
+
+class Loaded(NamedTuple):
+    """`origins`: for each setting, in words, where its value came from. `notes`: what was
+    given and has no effect, and why. `file`: the settings file that was read, if any."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    notes: tuple[str, ...]
+    file: Path | None
+
+
+class Given(NamedTuple):
+    """One value as it was given: text from the environment, or a typed one."""
+
+    value: object
+    origin: str
+
+
+Layer: TypeAlias = Mapping[str, Given]
+FIELDS: Mapping[str, Any] = {field.name: field for field in msgspec.structs.fields(Settings)}
+
+# how a setting is called on the command line, where not after its field
+FLAGS = {"models": "argument MODEL", "api_keys": "flag --api-key"}
+# names under which a setting may also be written in the environment and in the file
+SYNONYMS = {"api_key": "api_keys", "model": "models"}
+# variables of platforms and libraries that mean one of our settings
+COMMON = {
+    "PORT": "port",
+    "HF_HUB_OFFLINE": "offline",
+    "TRANSFORMERS_OFFLINE": "offline",
+    "TIKTOKEN_CACHE_DIR": "tiktoken_cache_dir",
+}
+# Kubernetes sets these for every Service of the namespace, and one may be called omnivec.
+KUBERNETES = re.compile(r"OMNIVEC_(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_.+)?)")
+LINK = re.compile(r"(tcp|udp|sctp)://")
+
+
+def mask(name: str, value: object) -> object:
+    """The value as it may be shown: `***` for each key."""
+    return ("***",) * len(value) if name == "api_keys" and isinstance(value, tuple) else value
+
+
+def load(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str] | None = None,
+    file: str | Path | None = None,
+    *,
+    etc: Path = Path("/etc/default"),
+) -> Loaded:
+    """The settings from all their sources. Flags that are None or empty were not given.
+
+    `environ` None means this process's; `file` None means the first of `OMNIVEC_CONFIG`,
+    ./omnivec.toml and ~/.config/omnivec/config.toml that there is. Raises SettingsError.
+    """
+    environ = os.environ if environ is None else environ
+    path = _find(file, environ)
+    layers: list[Layer] = [
+        _flags(flags),
+        _own(environ),
+        _common(environ),
+        _file(path) if path else {},
+    ]
+    chosen = _first("profile", layers)
+    notes: list[str] = []
+    if chosen is not None:
+        name = _value("profile", chosen)
+        layers += _profile(str(name), PROFILES[str(name)], environ, etc, notes)
+    return _merge(layers, tuple(notes), path)
+
+
+def _merge(layers: Sequence[Layer], notes: tuple[str, ...], path: Path | None) -> Loaded:
+    given = {name: found for name in FIELDS if (found := _first(name, layers)) is not None}
+    values = {name: _value(name, one) for name, one in given.items()}
+    origins = {name: given[name].origin if name in given else "default" for name in FIELDS}
+    if values.get("api_key_file"):
+        keys = _keys(Path(str(values["api_key_file"])).expanduser())
+        values["api_keys"] = (*values.get("api_keys", ()), *keys)
+        origins["api_keys"] = origins["api_key_file"]
+    _check_keys(values.get("api_keys", ()))
+    return Loaded(Settings(**values), origins, notes, path)
+
+
+def _first(name: str, layers: Sequence[Layer]) -> Given | None:
+    return next((layer[name] for layer in layers if name in layer), None)
+
+
+# ── the sources ──────────────────────────────────────────────────────────────────────────
+
+
+def _flags(flags: Mapping[str, object]) -> Layer:
+    return {
+        _known(name, "flags"): Given(value, FLAGS.get(name) or f"flag --{name.replace('_', '-')}")
+        for name, value in flags.items()
+        if value is not None and value not in ((), [], "")
+    }
+
+
+def _own(environ: Mapping[str, str]) -> Layer:
+    found: dict[str, Given] = {}
+    for variable, text in environ.items():
+        ours = variable.startswith("OMNIVEC_") and variable != "OMNIVEC_CONFIG"
+        if not ours or not text.strip() or KUBERNETES.fullmatch(variable) or LINK.match(text):
+            continue
+        name = _known(variable.removeprefix("OMNIVEC_").lower(), "environment", variable)
+        found[name] = Given(text, f"environment {variable}")
+    return found
+
+
+def _common(environ: Mapping[str, str]) -> Layer:
+    found = {
+        name: Given(environ[variable], f"environment {variable}")
+        for variable, name in reversed(COMMON.items())
+        if environ.get(variable, "").strip() and not LINK.match(environ[variable])
+    }
+    if environ.get("NO_COLOR"):  # no-color.org: any value but an empty one
+        found["color"] = Given("false", "environment NO_COLOR")
+    return found
+
+
+def _find(file: str | Path | None, environ: Mapping[str, str]) -> Path | None:
+    asked = file or environ.get("OMNIVEC_CONFIG")
+    if asked:
+        return Path(asked).expanduser()
+    home = environ.get("XDG_CONFIG_HOME") or (
+        f"{environ['HOME']}/.config" if environ.get("HOME") else None
+    )
+    places = [Path("omnivec.toml"), *([Path(home, "omnivec", "config.toml")] if home else [])]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _file(path: Path) -> Layer:
+    try:
+        content = msgspec.toml.decode(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    return {
+        _known(name, str(path)): Given(value, f"file {path}") for name, value in content.items()
+    }
+
+
+def _profile(
+    name: str, profile: Profile, environ: Mapping[str, str], etc: Path, notes: list[str]
+) -> list[Layer]:
+    sources: list[tuple[Mapping[str, str], str]] = [(environ, "environment")]
+    if profile.file is not None:
+        path = etc / profile.file
+        sources.append((_shell(path), f"file {path}:"))
+    layers: list[Layer] = []
+    for source, where in sources:
+        layers.append(_translated(profile, source, where))
+        notes += [
+            f"{variable} has no effect here: {why}"
+            for variable, why in profile.unused.items()
+            if source.get(variable, "").strip()
+        ]
+    defaults = {key: Given(value, f"profile {name}") for key, value in profile.defaults.items()}
+    return [*layers, defaults]
+
+
+def _translated(profile: Profile, source: Mapping[str, str], where: str) -> Layer:
+    """What the service's own variables say, in our settings; several may name models."""
+    found: dict[str, Given] = {}
+    for variable, name in profile.variables.items():
+        text = source.get(variable, "").strip()
+        if not text:
+            continue
+        if name == "dtype":
+            text = _only(text, variable)
+        before = found.get(name)
+        value = f"{before.value};{text}" if before else text
+        origin = f"{before.origin}, {variable}" if before else f"{where} {variable}"
+        found[name] = Given(value.replace(",", ";") if name == "models" else value, origin)
+    return found
+
+
+def _only(text: str, variable: str) -> str:
+    """The one value of a list with an entry for each model: dtype is a setting of the server."""
+    values = {one.strip() for one in text.split(";") if one.strip()}
+    if len(values) > 1:
+        raise SettingsError(
+            f"{variable} asks for several dtypes; accepted: one for all models. "
+            "Start one server for each dtype, or set --dtype"
+        )
+    return values.pop() if values else "auto"
+
+
+def _shell(path: Path) -> Mapping[str, str]:
+    """KEY=VALUE lines with comments and quotes, as a service's /etc/default file has them."""
+    import shlex
+
+    if not path.is_file():
+        return {}
+    try:
+        words = shlex.split(path.read_text(encoding="utf-8"), comments=True)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"{path}: a quote is not closed") from error
+    pairs = (word.partition("=") for word in words)
+    return {key: value for key, equals, value in pairs if equals}
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"api_key_file: {path} cannot be read as text") from error
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+# ── one value ────────────────────────────────────────────────────────────────────────────
+
+
+def _known(name: str, where: str, shown: str | None = None) -> str:
+    plain = name.replace("-", "_")
+    plain = SYNONYMS.get(plain, plain)
+    if plain in FIELDS:
+        return plain
+    from difflib import get_close_matches
+
+    close = get_close_matches(plain, FIELDS, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    raise SettingsError(
+        f"{where}: there is no setting {shown or name!r}{meant} (`omnivec config` lists them all)"
+    )
+
+
+def _value(name: str, given: Given) -> Any:
+    """The value in the setting's own type. Raises SettingsError saying what is accepted."""
+    try:
+        return convert(name, FIELDS[name], given.value)
+    except msgspec.ValidationError:
+        shown = "" if name.startswith("api_key") else f" is {given.value!r}"
+        expected = ", ".join(accepted(FIELDS[name].type))
+        raise SettingsError(f"{name} ({given.origin}){shown}; accepted: {expected}") from None
+
+
+def _check_keys(keys: Sequence[str]) -> None:
+    if not all(re.fullmatch(r"[!-~]+", key) for key in keys):
+        raise SettingsError(
+            "api_keys: a key is empty or has a character that no header can carry; "
+            "accepted: printable ASCII without spaces"
+        )
+
+
+# ── who may reach it ─────────────────────────────────────────────────────────────────────
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises SettingsError when other machines could use the server without a key."""
+    if settings.api_keys or settings.insecure_no_auth or is_loopback(settings.host):
+        return
+    raise SettingsError(
+        f"host {settings.host} can be reached from other machines, and no API key is set. "
+        "Set one (--api-key KEY or OMNIVEC_API_KEY), or say --insecure-no-auth if the network "
+        "itself keeps strangers out. --host 127.0.0.1 serves this machine only."
+    )

@@ -149,8 +149,8 @@ def given(text: str | None) -> str | None:
     return text if text and text.strip() else None
 
 
-# Infinity's client sends this name when its user gave none.
-_NO_MODEL = {"", "default/not-specified"}
+# What clients say when their user named none; the last is Infinity's.
+_NO_MODEL = {"", "default", "default/not-specified"}
 
 
 def model_name(wanted: str | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -26,6 +26,7 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.settings import Settings
 from omnivec.engine.batcher import Batcher
+from omnivec.engine.catalog import resolve
 from omnivec.engine.job import Job
 from omnivec.engine.outputs import cosine, finish, relevance
 from omnivec.engine.resident import Resident
@@ -34,27 +35,20 @@ from omnivec.engine.work import Splitter
 CHUNK = 64
 """Items that are tokenised together: enough for a few batches, so that they can start."""
 
-Resolve = Callable[[str, Sequence[Card]], str | None]
-
 
 class LocalEngine:
-    """Answers tasks with the models in `residents`, the first of them by default.
-
-    `resolve` finds the served model that a client's name means, or None.
-    """
+    """Answers tasks with the models in `residents`, the first of them by default."""
 
     def __init__(
         self,
         residents: Sequence[Resident],
         splitter: Splitter,
-        resolve: Resolve,
         settings: Settings,
         *,
         threads: int = 2,
     ) -> None:
         self._residents = {resident.card.name: resident for resident in residents}
         self._splitter = splitter
-        self._resolve = resolve
         self._settings = settings
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
         self._loads = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -107,7 +101,7 @@ class LocalEngine:
     # ── choosing ─────────────────────────────────────────────────────────────────────────
 
     def _find(self, name: str) -> Resident:
-        found = self._resolve(name, self.cards)
+        found = resolve(name, self.cards)
         if found is None:
             raise UnknownModel(
                 "No such model here; GET /v1/models lists what is served.", param="model"

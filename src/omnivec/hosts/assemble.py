@@ -20,6 +20,7 @@ from omnivec.engine.resident import Opener, Resident
 from omnivec.engine.vocabulary import Vocabulary
 from omnivec.engine.work import Splitter
 from omnivec.hosts import banner, logs
+from omnivec.hosts.progress import Progress
 
 
 class Unwatched:
@@ -54,7 +55,7 @@ def local_engine(
     ]
     folders = [Path(settings.tiktoken_cache_dir)] if settings.tiktoken_cache_dir else []
     splitter = Splitter(settings.overflow, settings.token_ids, Vocabulary(folders))
-    return LocalEngine(residents, splitter, catalog.resolve, settings)
+    return LocalEngine(residents, splitter, settings)
 
 
 def serve(settings: Settings) -> int:
@@ -71,7 +72,9 @@ def serve(settings: Settings) -> int:
     logs.configure(settings)
     runtimes = discover("runtimes")
     metrics = Metrics(version=__version__, auth_disabled=not settings.api_keys)
-    engine = local_engine(settings, watch=metrics, runtimes=runtimes, progress=logs.Download())
+    engine = local_engine(
+        settings, watch=metrics, runtimes=runtimes, progress=Progress("downloading", "bytes").update
+    )
     metrics.stats = engine.stats
     metrics.memory = lambda: sum(runtime.memory() for runtime in runtimes.values())
     door = Door(discover("dialects"), engine, settings=settings, metrics=metrics)

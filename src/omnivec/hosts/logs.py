@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
-import time
 from typing import Any
 
 import orjson
@@ -13,9 +11,6 @@ import orjson
 from omnivec.core.settings import Settings
 
 log = logging.getLogger("omnivec")
-
-EVERY = 5.0
-"""Seconds between two lines of progress in a log."""
 
 
 class JsonLines(logging.Formatter):
@@ -54,47 +49,6 @@ def say(text: str) -> None:
     for line in text.splitlines():
         if line.strip():
             log.info("%s", line)
-
-
-class Download:
-    """Progress of a download: one line that is rewritten, or in a log one every 5 s.
-
-    Called with bytes done and bytes in all (0: not known yet), from other threads.
-    """
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._told = 0.0
-        self._lock = threading.Lock()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        person = _to_a_person()
-        with self._lock:
-            if now - self._told < (0.1 if person else EVERY) and done < total:
-                return
-            self._told = now
-        text = self._text(done, total, now - self._began)
-        if person:
-            end = "\n" if total and done >= total else ""
-            print(f"\r{text:<70}", end=end, file=sys.stderr, flush=True)  # noqa: T201 - as above
-        else:
-            log.info("%s", text)
-
-    def _text(self, done: int, total: int, seconds: float) -> str:
-        rate = done / max(seconds, 1e-3)
-        parts = [f"downloading: {_megabytes(done)}"]
-        if total:
-            left = (total - done) / max(rate, 1.0)
-            parts = [
-                f"downloading: {_megabytes(done)} of {_megabytes(total)}",
-                f"{left:.0f} s left",
-            ]
-        return ", ".join([*parts, f"{_megabytes(rate)}/s"])
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.1f} MB"
 
 
 def _to_a_person() -> bool:

@@ -1,0 +1,221 @@
+"""`omnivec doctor`: whether this machine can serve what the settings say, and what to do."""
+
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from omnivec import __version__
+from omnivec.cli import machine
+from omnivec.cli.options import FLAGS, takes_settings
+from omnivec.cli.serving import Json, Models
+from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.core.settings import Settings, SettingsError, check_exposure, load
+
+LIBRARIES = ("openvino", "numpy", "tokenizers", "safetensors", "huggingface-hub", "starlette")
+LEAST = machine.BYTES  # memory below which no usual model can be opened
+
+
+class Findings:
+    """What was looked at, under headings, and what is wrong."""
+
+    def __init__(self) -> None:
+        self.sections: dict[str, dict[str, Any]] = {}
+        self.problems: list[str] = []
+
+    def add(self, heading: str, **facts: Any) -> None:
+        self.sections.setdefault(heading, {}).update(facts)
+
+
+@takes_settings(FLAGS)
+def doctor(
+    models: Models = None,
+    *,
+    as_json: Json = False,
+    config: str | None,
+    flags: Mapping[str, object],
+) -> None:
+    """Check this machine and these settings; exit code 1 when something is wrong.
+
+    Takes the flags of `omnivec serve` and opens no port, no model and no network connection.
+
+    \b
+    Examples:
+      omnivec doctor
+      omnivec doctor BAAI/bge-m3 --device cuda --json
+    """
+    findings = Findings()
+    _machine(findings)
+    _python(findings)
+    try:
+        loaded = load({**flags, "models": tuple(models or ())}, file=config)
+    except SettingsError as error:
+        findings.problems.append(str(error))
+    else:
+        findings.add("settings", file=str(loaded.file or "none"), offline=loaded.settings.offline)
+        findings.problems += loaded.notes
+        _settings(loaded.settings, findings)
+        _cache(findings)
+        _served(loaded.settings, findings)
+    print(_as_json(findings) if as_json else _as_text(findings))
+    if findings.problems:
+        raise typer.Exit(1)
+
+
+def _machine(findings: Findings) -> None:
+    name, instructions = machine.processor()
+    whole, free = machine.memory()
+    findings.add(
+        "machine",
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        processor=name,
+        instructions=instructions,
+        cores=machine.cores(),
+        memory_gib=round(whole / machine.BYTES, 1),
+        available_gib=round(free / machine.BYTES, 1),
+        accelerators=machine.accelerators(),
+    )
+    if platform.machine() in ("x86_64", "AMD64") and instructions and "avx2" not in instructions:
+        findings.problems.append("the processor has no AVX2: models will run, but very slowly")
+    if free < LEAST:
+        findings.problems.append(
+            f"only {free / machine.BYTES:.1f} GiB of memory are free: a model needs about twice "
+            "the size of its weights"
+        )
+
+
+def _python(findings: Findings) -> None:
+    findings.add("omnivec", version=__version__, python=platform.python_version())
+    findings.add("libraries", **{one: machine.version(one) or "absent" for one in LIBRARIES})
+    findings.problems += [
+        f"{one} is not installed; pip install --force-reinstall omnivec"
+        for one in LIBRARIES
+        if machine.version(one) is None
+    ]
+    for extra in machine.extras():
+        absent = f"absent; {extra.command}" if extra.missing else "installed"
+        findings.add("extras", **{extra.name: absent})
+
+
+def _settings(settings: Settings, findings: Findings) -> None:
+    try:
+        check_exposure(settings)
+    except SettingsError as error:
+        findings.problems.append(str(error))
+    if settings.device == "cuda" and machine.version("torch") is None:
+        findings.problems.append("device cuda needs torch; pip install 'omnivec[torch]'")
+    if settings.device == "cuda" and not machine.accelerators():
+        findings.problems.append("device is cuda, and there is no NVIDIA GPU or no driver for it")
+    findings.problems += [
+        f"media_root {root} is not a folder"
+        for root in settings.media_root
+        if not Path(root).expanduser().is_dir()
+    ]
+
+
+def _cache(findings: Findings) -> None:
+    from omnivec.engine import hub
+
+    folder = hub.cache_folder()
+    free = hub.free_bytes(folder)
+    findings.add(
+        "models on this machine",
+        folder=str(folder),
+        free_gib=round(free / machine.BYTES, 1),
+        cached=hub.cached_ids(),
+    )
+
+
+def _served(settings: Settings, findings: Findings) -> None:
+    from omnivec.engine.catalog import catalog
+
+    try:
+        specs = catalog().specs(settings.models, revision=settings.revision)
+    except CheckpointError as error:
+        findings.problems.append(str(error))
+        return
+    for spec in specs:
+        try:
+            findings.add("would be served", **{spec.name: _verdict(spec, settings)})
+        except CheckpointError as error:
+            findings.add("would be served", **{spec.name: "no"})
+            findings.problems.append(str(error))
+
+
+def _verdict(spec: Any, settings: Settings) -> str:
+    """How that model would be served. Raises CheckpointError when it could not be."""
+    from omnivec.core.plugins import discover
+    from omnivec.engine import hub
+
+    checkpoint = hub.locate_here(spec)
+    if checkpoint is None and not settings.offline:
+        return "after a download"
+    if checkpoint is None:
+        checkpoint = hub.locate(spec, offline=True)
+    families = discover("families").values()
+    family = next((one for one in families if one.claims(checkpoint)), None)
+    if family is None:
+        raise CheckpointError(
+            f"{spec.name}: no family of models here knows architecture "
+            f"{checkpoint.architecture!r}; `omnivec models` lists ones that are known"
+        )
+    card = family.card(checkpoint)
+    runtime = _runtime(checkpoint, family.graphs(checkpoint), settings)
+    facts = [f"{runtime}, {family.name}", *([f"{card.dims} dimensions"] if card.dims else [])]
+    if card.max_tokens:
+        facts.append(f"up to {card.max_tokens} tokens")
+    return f"{', '.join(facts)}, from {checkpoint.folder}"
+
+
+def _runtime(checkpoint: Checkpoint, graphs: Mapping[str, Any], settings: Settings) -> str:
+    from omnivec.core.plugins import discover
+
+    if not graphs:
+        return "no runtime needed"
+    reasons = []
+    for name, runtime in discover("runtimes").items():
+        if settings.runtime not in ("auto", name):
+            continue
+        answers = (
+            runtime.can(checkpoint, graph, head, settings.device) for graph, head in graphs.items()
+        )
+        reason = next((one for one in answers if one is not None), None)
+        if reason is None:
+            return name
+        reasons.append(f"{name}: {reason}")
+    raise CheckpointError(
+        f"{checkpoint.name}: {'; '.join(reasons) or f'no runtime is called {settings.runtime!r}'}"
+    )
+
+
+def _as_json(findings: Findings) -> str:
+    import json
+
+    return json.dumps({**findings.sections, "problems": findings.problems}, indent=2)
+
+
+def _as_text(findings: Findings) -> str:
+    lines: list[str] = []
+    for heading, facts in findings.sections.items():
+        width = max(map(len, facts), default=0)
+        lines += [heading, *(f"  {key:<{width}}  {_words(v)}" for key, v in facts.items()), ""]
+    lines += list(_verdicts(findings.problems))
+    return "\n".join(lines)
+
+
+def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _verdicts(problems: list[str]) -> Iterator[str]:
+    if not problems:
+        yield "no problems found"
+        return
+    yield f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    yield from (f"  - {problem}" for problem in problems)

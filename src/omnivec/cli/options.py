@@ -1,0 +1,135 @@
+"""Every setting as a flag, from one table, for the commands that take settings."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from omnivec.core.settings import FIELDS, Loaded, load
+
+
+class Flag(NamedTuple):
+    """What `--help` says of a setting, and how it is spelled where not after its field."""
+
+    help: str
+    value: str = "TEXT"
+    spelling: str | None = None
+
+
+FLAGS: Mapping[str, Flag] = {
+    "host": Flag(
+        "Address to listen on. 0.0.0.0 lets other machines in; it needs --api-key, or "
+        "--insecure-no-auth where the network itself keeps strangers out.",
+        "ADDRESS",
+    ),
+    "port": Flag("Port to listen on; 0 takes a free one.", "N"),
+    "device": Flag("Where models run.", "auto|cpu|cuda"),
+    "dtype": Flag(
+        "Precision; auto is bf16 where the processor has it, f32 elsewhere.", "auto|f32|bf16|f16"
+    ),
+    "runtime": Flag("The library that runs models: openvino, torch; auto takes the best.", "NAME"),
+    "revision": Flag("Branch, tag or commit of the models that name none after @.", "REVISION"),
+    "offline": Flag("Never use the network for model files.", spelling="--offline/--no-offline"),
+    "api_keys": Flag(
+        "A key that clients must send as `Authorization: Bearer KEY`; may be repeated. "
+        "OMNIVEC_API_KEY keeps it out of the list of processes.",
+        "KEY",
+        "--api-key",
+    ),
+    "api_key_file": Flag("A file with more keys, one a line.", "FILE"),
+    "insecure_no_auth": Flag("Let other machines in without a key.", spelling="--insecure-no-auth"),
+    "profile": Flag(
+        "Stand in for that service: its port, address and environment variables.",
+        "openai|synesis|intel|runpod|sie",
+    ),
+    "dialect": Flag(
+        "Whose wire format answers where a request does not tell.",
+        "openai|synesis|intel|runpod|sie",
+    ),
+    "media_root": Flag(
+        "A folder from which clients may name files; may be repeated. None by default.", "FOLDER"
+    ),
+    "media_allow": Flag(
+        "A private host or network that may be fetched from; may be repeated.", "HOST|CIDR"
+    ),
+    "log_format": Flag("Log lines; auto is text on a terminal, JSON elsewhere.", "auto|text|json"),
+    "max_batch_tokens": Flag("Tokens in one batch; by default what the runtime likes.", "N"),
+    "queue": Flag("Items that may wait for one model; beyond that, 429.", "N"),
+    "max_items": Flag("Items in one request.", "N"),
+    "max_body": Flag("Bytes of one request.", "N"),
+    "default_dims": Flag("Length of vectors when a request names none.", "N"),
+    "overflow": Flag("What happens to a text that is too long.", "truncate|refuse"),
+    "token_ids": Flag(
+        "Which vocabulary lists of token ids are in: OpenAI's, the model's, or none.",
+        "cl100k|model|refuse",
+    ),
+    "load_wait": Flag("Seconds that a request waits for a model that is loading.", "SECONDS"),
+    "max_age": Flag("Seconds after which nothing overtakes a waiting item.", "SECONDS"),
+    "batch_timeout": Flag("Seconds after which a running batch is given up.", "SECONDS"),
+    "header_timeout": Flag("Seconds that a client has for its headers.", "SECONDS"),
+    "body_timeout": Flag("Seconds that a client has for its body.", "SECONDS"),
+    "drain_timeout": Flag("Seconds that a stopping server gives to what it admitted.", "SECONDS"),
+}
+COMPUTE = ("device", "dtype", "runtime", "revision", "offline", "max_batch_tokens")
+
+
+def _annotation(name: str) -> Any:
+    flag = FLAGS[name]
+    default = FIELDS[name].default
+    shown = "" if default in (None, (), False) else f" [default: {default}]"
+    spelling = flag.spelling or f"--{name.replace('_', '-')}"
+    several = isinstance(default, tuple)
+    kind: Any = bool if FIELDS[name].type is bool else list[str] if several else str
+    metavar = None if kind is bool else flag.value
+    return Annotated[kind | None, typer.Option(spelling, help=flag.help + shown, metavar=metavar)]
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+CONFIG = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        help="Settings file; else ./omnivec.toml or ~/.config/omnivec/config.toml.",
+        metavar="FILE",
+    ),
+]
+
+
+def takes_settings(names: Iterable[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Gives a command a flag for each setting of `names`, and --config. The command gets them
+    as `flags` (those not given are None) and `config`."""
+    own = [_parameter(name, _annotation(name)) for name in names]
+    own.append(_parameter("config", CONFIG))
+
+    def wrap(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def call(**values: Any) -> Any:
+            flags = {one.name: values.pop(one.name) for one in own}
+            return command(**values, config=flags.pop("config"), flags=flags)
+
+        declared = inspect.signature(command, eval_str=True).parameters.values()
+        kept = [one for one in declared if one.name not in {"flags", "config"}]
+        parameters = [*(one.replace(kind=one.KEYWORD_ONLY) for one in kept), *own]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+        call.__annotations__ = {one.name: one.annotation for one in parameters}
+        return call
+
+    return wrap
+
+
+def settings(flags: Mapping[str, object], config: str | None, models: Iterable[str]) -> Loaded:
+    """The settings that a command was given; notes go to stderr. Raises SettingsError."""
+    loaded = load({**flags, "models": tuple(models)}, file=config)
+    for note in loaded.notes:
+        print(f"omnivec: {note}", file=sys.stderr)
+    return loaded

@@ -1,0 +1,68 @@
+"""What each service that we stand in for documents of itself: address, port, variables.
+
+Data only. `core/settings.py` reads the variables, and a profile's values stand below
+everything that the operator says of omnivec itself and above omnivec's own defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """`defaults` by setting. `variables`: which setting an environment variable sets.
+    `unused`: variables that are read by nobody here, and why. `file`: a shell-style list of
+    the same variables, below /etc/default."""
+
+    defaults: Mapping[str, object]
+    variables: Mapping[str, str] = {}
+    unused: Mapping[str, str] = {}
+    file: str | None = None
+
+
+PROFILES: Mapping[str, Profile] = {
+    "openai": Profile(defaults={"dialect": "openai"}),
+    # the service's page: "All settings use the EMBEDDING_ prefix", 32 inputs a request
+    "synesis": Profile(
+        defaults={"dialect": "synesis", "host": "0.0.0.0", "port": 8400, "max_items": 32},  # noqa: S104 - documented; refused without a key all the same
+        variables={
+            "EMBEDDING_MODEL_PATH": "models",
+            "EMBEDDING_RERANKER_MODEL_PATH": "models",
+            "EMBEDDING_TORCH_DTYPE": "dtype",
+            "EMBEDDING_DEFAULT_DIMENSION": "default_dims",
+            "EMBEDDING_MAX_BATCH_SIZE": "max_items",
+            "EMBEDDING_HOST": "host",
+            "EMBEDDING_PORT": "port",
+        },
+        unused={"EMBEDDING_USE_FLASH_ATTENTION": "the runtime chooses its own attention"},
+        file="synesis",
+    ),
+    # the container listens on 8000 whatever the port outside is called
+    "intel": Profile(
+        defaults={"dialect": "intel", "host": "0.0.0.0", "port": 8000},  # noqa: S104 - as above
+        variables={
+            "EMBEDDING_MODEL_NAME": "models",
+            "EMBEDDING_DEVICE": "device",
+            "EMBEDDING_SERVER_PORT": "port",
+        },
+        unused={"EMBEDDING_USE_OV": "choose with --runtime openvino or --runtime torch"},
+    ),
+    "runpod": Profile(
+        defaults={"dialect": "runpod", "host": "0.0.0.0", "port": 8000, "queue": 48000},  # noqa: S104 - as above
+        variables={
+            "MODEL_NAMES": "models",
+            "DTYPES": "dtype",
+            "INFINITY_QUEUE_SIZE": "queue",
+        },
+        unused={
+            "BATCH_SIZES": "batches are formed by tokens: --max-batch-tokens",
+            "BACKEND": "choose with --runtime openvino or --runtime torch",
+        },
+    ),
+    "sie": Profile(
+        defaults={"dialect": "sie", "host": "0.0.0.0", "port": 8080},  # noqa: S104 - as above
+        variables={"SIE_PRELOAD_MODELS": "models"},
+    ),
+}

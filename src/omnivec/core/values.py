@@ -1,0 +1,67 @@
+"""One setting's value: from the text that a person wrote to the type that its field has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+SPELLINGS: Mapping[str, Mapping[str, str]] = {
+    "dtype": {
+        **dict.fromkeys(("float32", "fp32"), "f32"),
+        **dict.fromkeys(("float16", "fp16", "half"), "f16"),
+        **dict.fromkeys(("bfloat16",), "bf16"),
+    },
+    "device": {"gpu": "cuda"},
+}
+SWITCH = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+# A model argument may hold commas (`fake:dims=8,seed=1`), never spaces or semicolons.
+BETWEEN = {"models": r"[;\s]+"}
+
+
+def convert(name: str, field: msgspec.structs.FieldInfo, value: object) -> Any:
+    """`value` as the field's type; text is read as a person writes it, other values must have
+    the type already. Raises msgspec.ValidationError."""
+    read = _read(name, field, value) if isinstance(value, str) else value
+    if isinstance(field.default, tuple) and isinstance(read, list):
+        read = tuple(read)
+    return msgspec.convert(read, field.type, strict=not isinstance(read, str))
+
+
+def _read(name: str, field: msgspec.structs.FieldInfo, value: str) -> object:
+    text = value.strip()
+    if isinstance(field.default, tuple):
+        return tuple(part for part in re.split(BETWEEN.get(name, r"\s*,\s*"), text) if part)
+    if field.type is bool:
+        return SWITCH.get(text.lower(), text)
+    if name in SPELLINGS:
+        return SPELLINGS[name].get(text.lower(), text.lower())
+    return text
+
+
+def accepted(kind: Any) -> Iterator[str]:
+    """What a value of this type may be, in words: its choices, or its range."""
+    from msgspec import inspect
+
+    found = inspect.type_info(kind)
+    for one in found.types if isinstance(found, inspect.UnionType) else (found,):
+        match one:
+            case inspect.LiteralType(values=values):
+                yield from map(str, values)
+            case inspect.IntType(ge=low, le=high):
+                yield f"a whole number from {low}" + (f" to {high}" if high is not None else "")
+            case inspect.FloatType():
+                yield "a number of seconds"
+            case inspect.BoolType():
+                yield from ("true", "false")
+            case inspect.VarTupleType():
+                yield "a list of texts"
+            case inspect.StrType():
+                yield "a text"
+            case _:
+                pass

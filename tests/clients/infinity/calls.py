@@ -1,0 +1,58 @@
+"""infinity-client, whose paths are at the root, against a running omnivec. See
+../shared/checks.py."""
+
+from __future__ import annotations
+
+import checks
+from checks import DOCUMENTS, KEY, MODEL, QUERY, TEXTS, plain_vectors, same_scores, same_vectors
+from infinity_client import AuthenticatedClient, Client
+from infinity_client.api.default import embeddings, rerank
+from infinity_client.models import OpenAIEmbeddingInputText, RerankInput
+
+client = AuthenticatedClient(base_url=checks.GUARDED, token=KEY, timeout=60)
+
+
+def ranked(**fields):
+    body = RerankInput(query=QUERY, documents=DOCUMENTS, **fields)
+    return rerank.sync(client=client, body=body)
+
+
+def pairs(reply):
+    return [(result.index, result.relevance_score) for result in reply.results]
+
+
+def check_rerank():
+    for model in (MODEL, checks.RERANKER):
+        reply = ranked(model=model)
+        same_scores(pairs(reply), checks.plain_scores(model), top=4)
+        assert reply.object_.value == "rerank"
+        assert reply.usage.total_tokens > 0
+
+
+def check_rerank_returns_documents_as_strings():
+    reply = ranked(model=MODEL, return_documents=True, top_n=2)
+    same_scores(pairs(reply), checks.plain_scores(), top=2)
+    assert [result.document for result in reply.results] == [
+        DOCUMENTS[index] for index, _ in pairs(reply)
+    ]
+
+
+def check_rerank_with_its_default_model_name():
+    same_scores(pairs(ranked()), checks.plain_scores(None), top=4)
+
+
+def check_embeddings():
+    """The client sends `dimensions: 0` when nobody set any, and means "all"."""
+    body = OpenAIEmbeddingInputText(input_=TEXTS, model=MODEL)
+    reply = embeddings.sync(client=client, body=body)
+    same_vectors([item.embedding for item in reply.data], plain_vectors(TEXTS))
+
+
+def check_where_no_key_is_set():
+    body = OpenAIEmbeddingInputText(input_=TEXTS, model=MODEL)
+    reply = embeddings.sync(client=Client(base_url=checks.OPEN, timeout=60), body=body)
+    same_vectors([item.embedding for item in reply.data], plain_vectors(TEXTS))
+
+
+if __name__ == "__main__":
+    checks.main(globals())

@@ -1,0 +1,210 @@
+"""Real clients, unchanged, against a running server.
+
+    python -m tests.clients.run [NAME ...]      # all, or only some: openai litellm node/ai_sdk
+
+Each Python client has a folder here with its pinned `requirements.txt` and its `calls.py`,
+and an environment of its own under `.clients/`; the JavaScript ones share `node/`. They are
+made once and made again when their pins change. Two servers run: one with a key, one without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests import checkpoints, live
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+HERE = Path(__file__).resolve().parent
+MADE = HERE.parents[1] / ".clients"
+NODE = HERE / "node"
+PYTHON = sorted(path.parent.name for path in HERE.glob("*/requirements.txt"))
+SCRIPTS = sorted(f"node/{path.stem}" for path in NODE.glob("*.mjs") if path.stem != "checks")
+
+KEY = "sk-omnivec-client-checks"
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+RERANKER = "tiny/cross-encoder"
+# cl100k_base under the name that tiktoken keeps it by; LiteLLM's wheel carries a copy.
+TABLE = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
+OFFLINE = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+    "NO_PROXY": "127.0.0.1",
+    "TIKTOKEN_CACHE_DIR": str(MADE / "tiktoken"),
+}
+AT_ONCE = 2
+PATIENCE = 240  # seconds for one client's checks
+
+
+class Outcome(NamedTuple):
+    name: str
+    passed: int
+    failed: int
+    seconds: float
+
+
+def main(asked: list[str]) -> int:
+    names = asked or [*PYTHON, *SCRIPTS]
+    if unknown := set(names) - {*PYTHON, *SCRIPTS}:
+        sys.exit(f"no such client: {sorted(unknown)}; there are {[*PYTHON, *SCRIPTS]}")
+    prepare(names)
+    outcomes = check(names)
+    for outcome in outcomes:
+        print("{:20}{:4} passed {:3} failed {:6.1f} s".format(*outcome))
+    failed = sum(outcome.failed for outcome in outcomes)
+    print(f"{sum(outcome.passed for outcome in outcomes)} passed, {failed} failed")
+    return int(failed > 0)
+
+
+# ── environments ─────────────────────────────────────────────────────────────────────────
+
+
+def prepare(names: Iterable[str]) -> None:
+    """Make what is missing or out of date."""
+    MADE.mkdir(exist_ok=True)
+    wanted = {"litellm", *(name for name in names if "/" not in name)}  # its wheel has TABLE
+    jobs: list[Callable[[], None]] = [lambda name=name: make_python(name) for name in wanted]
+    if any("/" in name for name in names):
+        jobs.append(make_node)
+    jobs.append(make_reranker)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for done in [pool.submit(job) for job in jobs]:
+            done.result()
+    keep_table()
+
+
+def make_python(name: str) -> None:
+    folder, pins = MADE / name, HERE / name / "requirements.txt"
+    stamp = digest(pins.read_bytes(), sys.version.encode())
+    if is_fresh(folder, stamp):
+        return
+    print(f"Making the environment of {name} ...", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    quiet(sys.executable, "-m", "venv", "--without-pip", folder)
+    pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python"]
+    # The pins are complete, so there is nothing to resolve.
+    quiet(*pip, "install", "--no-deps", "--no-compile", "--disable-pip-version-check", "-r", pins)
+    (folder / ".made").write_text(stamp)
+
+
+def make_node() -> None:
+    if not shutil.which("node") or not shutil.which("npm"):
+        sys.exit("The JavaScript clients need node (18 or newer) and npm.")
+    stamp = digest((NODE / "package-lock.json").read_bytes())
+    if is_fresh(NODE / "node_modules", stamp):
+        return
+    print("Installing the JavaScript clients ...", flush=True)
+    quiet("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", NODE)
+    (NODE / "node_modules" / ".made").write_text(stamp)
+
+
+def make_reranker() -> None:
+    """A cross-encoder with random weights: its scores mean nothing and are repeatable."""
+    stamp = digest(Path(checkpoints.__file__).read_bytes())
+    if is_fresh(reranker(), stamp):
+        return
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    shutil.rmtree(reranker(), ignore_errors=True)
+    checkpoints.build_encoder("bert", reranker(), num_labels=1, positions=128)
+    (reranker() / ".made").write_text(stamp)
+
+
+def reranker() -> Path:
+    return MADE / "cross-encoder"
+
+
+def keep_table() -> None:
+    kept = MADE / "tiktoken" / TABLE
+    if not kept.is_file():
+        kept.parent.mkdir(exist_ok=True)
+        (source,) = (MADE / "litellm").rglob(TABLE)
+        shutil.copy(source, kept)
+
+
+def is_fresh(folder: Path, stamp: str) -> bool:
+    made = folder / ".made"
+    return made.is_file() and made.read_text() == stamp
+
+
+def digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def quiet(*command: str | Path) -> None:
+    """Run a command; what it printed is shown when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+
+
+# ── checks ───────────────────────────────────────────────────────────────────────────────
+
+
+def check(names: list[str]) -> list[Outcome]:
+    # f32, because bf16 rounds a text differently in different batches
+    served = (MODEL, f"{RERANKER}={reranker()}", "--dtype", "f32")
+    with (
+        live.serve(*served, "--api-key", KEY, env=OFFLINE) as guarded,
+        live.serve(*served, env=OFFLINE) as open_to_all,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+        urls = (guarded.url, open_to_all.url)
+        outcomes = list(pool.map(lambda name: run(name, urls), names))
+        return [*outcomes, judge_log(guarded), judge_log(open_to_all)]
+
+
+def run(name: str, urls: tuple[str, str]) -> Outcome:
+    began = time.monotonic()
+    printed = output_of([*command_of(name), *urls])
+    print(f"── {name}\n{printed.rstrip()}\n", flush=True)
+    summary = re.search(r"^(\d+) passed, (\d+) failed$", printed, re.MULTILINE)
+    passed, failed = map(int, summary.groups()) if summary else (0, 1)
+    return Outcome(name, passed, failed, time.monotonic() - began)
+
+
+def command_of(name: str) -> list[str | Path]:
+    if "/" in name:
+        return ["node", HERE / f"{name}.mjs"]
+    return [MADE / name / "bin" / "python", HERE / name / "calls.py"]
+
+
+def output_of(command: list[str | Path]) -> str:
+    env = live.environment({**OFFLINE, "PYTHONPATH": str(HERE / "shared")})
+    try:
+        done = subprocess.run(
+            command,
+            env=env,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    except subprocess.TimeoutExpired:
+        return f"still running after {PATIENCE} s"
+    return done.stdout
+
+
+def judge_log(server: live.Server) -> Outcome:
+    """Whatever the clients sent, the server must not have printed a traceback."""
+    printed = server.printed(10**7)
+    clean = "Traceback" not in printed
+    if not clean:
+        print(printed[-6000:])
+    return Outcome(f"log of :{server.port}", int(clean), int(not clean), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
