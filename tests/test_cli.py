@@ -74,7 +74,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_every_setting_has_a_flag() -> None:
-    without = {"models", "color", "tiktoken_cache_dir"}  # an argument, and what others set
+    without = {"models", "tiktoken_cache_dir"}  # an argument, and what others set
     assert set(FLAGS) == set(FIELDS) - without
 
 

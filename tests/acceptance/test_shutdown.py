@@ -42,7 +42,9 @@ def wait_until_admitted(url: str, requests: int) -> None:
         items = sum(
             float(line.rsplit(" ", 1)[1])
             for line in lines
-            if line.startswith(("omnivec_items_total{", "omnivec_items_queued{", "omnivec_items_running{"))
+            if line.startswith(
+                ("omnivec_items_total{", "omnivec_items_queued{", "omnivec_items_running{")
+            )
         )
         if items >= requests:
             return

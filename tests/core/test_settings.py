@@ -102,9 +102,9 @@ def test_switches_are_read_as_people_write_them() -> None:
 
 
 def test_platform_variables_are_honoured_below_our_own() -> None:
-    loaded = load({}, {"PORT": "5000", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"})
+    loaded = load({}, {"PORT": "5000", "HF_HUB_OFFLINE": "1"})
     settings = loaded.settings
-    assert (settings.port, settings.offline, settings.color) == (5000, True, False)
+    assert (settings.port, settings.offline) == (5000, True)
     assert loaded.origins["port"] == "environment PORT"
     assert load({}, {"PORT": "5000", "OMNIVEC_PORT": "6000"}).settings.port == 6000
     assert load({}, {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1"}).settings.offline is False

@@ -57,7 +57,7 @@ FLAGS: Mapping[str, Flag] = {
     "media_allow": Flag(
         "A private host or network that may be fetched from; may be repeated.", "HOST|CIDR"
     ),
-    "log_format": Flag("Log lines; auto is text on a terminal, JSON elsewhere.", "auto|text|json"),
+    "log_format": Flag("Log lines for people or for machines.", "text|json"),
     "max_batch_tokens": Flag("Tokens in one batch; by default what the runtime likes.", "N"),
     "queue": Flag("Items that may wait for one model; beyond that, 429.", "N"),
     "max_items": Flag("Items in one request.", "N"),

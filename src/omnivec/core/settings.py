@@ -49,8 +49,7 @@ class Settings(msgspec.Struct, frozen=True):
     dialect: Dialect = "openai"  # asked first, and answers where no other one was spoken
     media_root: tuple[str, ...] = ()
     media_allow: tuple[str, ...] = ()
-    log_format: Literal["auto", "text", "json"] = "auto"
-    color: bool = True  # False: not even on a terminal
+    log_format: Literal["text", "json"] = "text"
 
     # how much
     max_batch_tokens: Count | None = None  # tokens of one batch; None: what the runtime likes
@@ -189,8 +188,6 @@ def _common(environ: Mapping[str, str]) -> Layer:
         for variable, name in reversed(COMMON.items())
         if environ.get(variable, "").strip() and not LINK.match(environ[variable])
     }
-    if environ.get("NO_COLOR"):  # no-color.org: any value but an empty one
-        found["color"] = Given("false", "environment NO_COLOR")
     return found
 
 

@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
 
 
 def configure(settings: Settings) -> None:
-    """Everything to stderr: as text on a terminal, else as `log_format` says (auto: text)."""
+    """Everything to stderr, as `log_format` says."""
     handler = logging.StreamHandler(sys.stderr)
     if settings.log_format == "json":
         handler.setFormatter(JsonLines())
