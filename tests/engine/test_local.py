@@ -122,6 +122,19 @@ def test_refused_truncation_names_the_item_beyond_the_first_chunk() -> None:
     assert "16" in refused.value.message
 
 
+@pytest.mark.parametrize("model", ["fake:dims=8", "fake-reranker"])
+@pytest.mark.parametrize(("long", "param"), [(0, "query"), (1, "[0]"), (3, "[2]")])
+def test_refused_truncation_names_the_query_or_the_document(
+    model: str, long: int, param: str
+) -> None:
+    texts = ["short"] * 4
+    texts[long] = "word " * 5000
+    task = Score(items(texts[0])[0], items(*texts[1:]), overflow="refuse", max_tokens=32)
+    with pytest.raises(TooLong) as refused:
+        run(task, model)
+    assert refused.value.param in {param, "[0]" if model == "fake-reranker" else param}
+
+
 def test_the_servers_own_overflow_setting_holds_when_none_is_asked() -> None:
     with pytest.raises(TooLong):
         run(Encode(items("word " * 5000), max_tokens=16), overflow="refuse")

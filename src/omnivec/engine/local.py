@@ -85,7 +85,9 @@ class LocalEngine:
         batcher = await resident.ready()
         card = resident.card
         units = self._split(task, card)
-        job, features, seconds = await self._compute(batcher, units)
+        # for a bi-encoder the query is the first unit, and the caller's documents follow
+        asked = len(units) - len(task.items)
+        job, features, seconds = await self._compute(batcher, units, asked)
         result = self._join(task, card, await job.wait())
         return msgspec.structs.replace(
             result,
@@ -139,9 +141,12 @@ class LocalEngine:
         return self._splitter.score(task, card)
 
     async def _compute(
-        self, batcher: Batcher, units: Sequence[Unit]
+        self, batcher: Batcher, units: Sequence[Unit], asked: int
     ) -> tuple[Job, list[Features], float]:
-        """Prepare and queue the units, a chunk at a time. Also the seconds of preparing."""
+        """Prepare and queue the units, a chunk at a time. Also the seconds of preparing.
+
+        A fault's `[3]` is counted from the request's first item, `asked` units after the first.
+        """
         loop = asyncio.get_running_loop()
         batcher.admit(len(units))
         job, features, seconds = Job(len(units)), list[Features](), 0.0
@@ -151,7 +156,9 @@ class LocalEngine:
                     break
                 began = time.monotonic()
                 chunk = units[first : first + CHUNK]
-                ready = await loop.run_in_executor(self._pool, _prepare, batcher, chunk, first)
+                ready = await loop.run_in_executor(
+                    self._pool, _prepare, batcher, chunk, first - asked
+                )
                 seconds += time.monotonic() - began
                 features += ready
                 batcher.submit(job, ready, first)
@@ -183,14 +190,15 @@ class LocalEngine:
 _ABILITY = {"encode": "make embeddings", "score": "rerank"}
 
 
-def _prepare(batcher: Batcher, units: Sequence[Unit], first: int) -> list[Features]:
-    """Features of one chunk; a fault's `[3]` is counted from the request's first unit."""
+def _prepare(batcher: Batcher, units: Sequence[Unit], offset: int) -> list[Features]:
+    """Features of one chunk, of which the first unit is the request's item `offset`."""
     try:
         return batcher.model.prepare(units)
     except Fault as fault:
-        if fault.param and fault.param.startswith("[") and first:
+        if fault.param and fault.param.startswith("[") and offset:
             number, rest = fault.param[1:].split("]", 1)
-            fault.param = f"[{int(number) + first}]{rest}"
+            item = int(number) + offset
+            fault.param = "query" if item < 0 else f"[{item}]{rest}"
         raise
 
 

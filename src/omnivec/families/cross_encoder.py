@@ -1,0 +1,127 @@
+"""Cross-encoder rerankers: `*ForSequenceClassification` with one output.
+
+A score is answered as the sigmoid of the logit whatever activation the checkpoint names:
+clients compare it with thresholds within 0..1, and an Identity (ms-marco) would break them.
+The order is the same, and `raw` is the logit, from which any activation can be had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from omnivec.core.checkpoint import Checkpoint
+from omnivec.core.errors import Unsupported
+from omnivec.core.nouns import Array, Card, Features, Head, Output, Relevance, Unit
+from omnivec.core.seams import Session
+from omnivec.families._files import labels, positions, segments, vocabulary, window
+from omnivec.families._text import Ids, Prompts, Tokeniser, limit, pack, read, refuse, shares
+
+GRAPH = "main"
+
+
+class CrossEncoderFamily:
+    name = "cross_encoder"
+    rank = 20
+
+    def claims(self, checkpoint: Checkpoint) -> bool:
+        return labels(checkpoint) == 1
+
+    def card(self, checkpoint: Checkpoint) -> Card:
+        prompts = Prompts.read(checkpoint)
+        return Card(
+            name=checkpoint.name,
+            architecture=checkpoint.architecture,
+            family=self.name,
+            tasks=("score",),
+            max_tokens=window(checkpoint),
+            vocabulary=vocabulary(checkpoint),
+            prompts=prompts.texts,
+            instructions=prompts.instructions,
+            scoring="cross-encoder",
+            revision=checkpoint.revision,
+        )
+
+    def graphs(self, checkpoint: Checkpoint) -> dict[str, Head]:  # noqa: ARG002 - all alike
+        return {GRAPH: Head(kind="logits")}
+
+    def ready(self, checkpoint: Checkpoint, sessions: Mapping[str, Session]) -> CrossEncoder:
+        return CrossEncoder(checkpoint, sessions[GRAPH])
+
+
+class CrossEncoder:
+    """Pairs of a query (`Unit.parts`) and a document (`Unit.other`) to scores."""
+
+    def __init__(self, checkpoint: Checkpoint, session: Session) -> None:
+        self.padded = session.padded
+        self.streams = session.streams
+        self.batch_cost = session.batch_cost
+        self._session = session
+        self._tokeniser = Tokeniser(checkpoint)
+        self._prompts = Prompts.read(checkpoint)
+        self._window = window(checkpoint)
+        self._most = positions(checkpoint) or self._window
+        self._vocabulary = vocabulary(checkpoint) or self._tokeniser.size
+        self._fill = {"input_ids": self._tokeniser.padding}
+        if segments(checkpoint):
+            self._fill["token_type_ids"] = 0
+
+    def prepare(self, units: Sequence[Unit]) -> list[Features]:
+        """A fault of the query names `query`, of a document its unit (`[3]`)."""
+        windows = [limit(self._window, unit.max_tokens) for unit in units]
+        queries = self._queries(units)
+        documents = [self._document(i, unit) for i, unit in enumerate(units)]
+        seconds = self._tokeniser.encode(documents, windows)
+        return [
+            self._features(i, unit, first, second, most)
+            for i, (unit, first, second, most) in enumerate(
+                zip(units, queries, seconds, windows, strict=True)
+            )
+        ]
+
+    def forward(self, batch: Sequence[Features]) -> list[Output]:
+        rows = self._session.run(pack(batch, self._fill, self._most))["output"]
+        return [relevance(float(row[0])) for row in rows]
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _queries(self, units: Sequence[Unit]) -> list[Ids]:
+        """Each unit's query as ids; one that many units share is tokenised once."""
+        asked = [(unit.parts, unit.role, unit.instruction) for unit in units]
+        distinct = list(dict.fromkeys(asked))
+        texts: list[str | list[int]] = []
+        for parts, role, instruction in distinct:
+            text = read(parts, self._vocabulary, "query")
+            prompt = self._prompts.choose(role, instruction)
+            texts.append(prompt + text if isinstance(text, str) else text)
+        ids = self._tokeniser.encode(texts, [self._window] * len(texts))
+        found = dict(zip(distinct, ids, strict=True))
+        return [found[key] for key in asked]
+
+    def _document(self, index: int, unit: Unit) -> str | list[int]:
+        if unit.other is None:
+            raise Unsupported("This model scores pairs of texts.", param=f"[{index}]")
+        return read(unit.other, self._vocabulary, f"[{index}]")
+
+    def _features(self, index: int, unit: Unit, first: Ids, second: Ids, window: int) -> Features:
+        frame = self._tokeniser.pair
+        sizes = len(first.tokens), len(second.tokens)
+        kept = shares(*sizes, max(0, window - frame.size))
+        cut = kept != sizes or first.more or second.more
+        if cut and unit.overflow == "refuse":
+            raise refuse(window, f"[{index}]", "The query and this document together are")
+        row = frame.ids(first.tokens[: kept[0]], second.tokens[: kept[1]])
+        arrays: dict[str, Array] = {"input_ids": row}
+        if "token_type_ids" in self._fill:
+            arrays["token_type_ids"] = frame.segments(*kept)
+        return Features(arrays=arrays, cost=len(row), tokens=len(row), cut=cut)
+
+
+def relevance(logit: float) -> Relevance:
+    """The logistic function, written so that no exponential overflows."""
+    value = 0.5 * (1 + math.tanh(0.5 * logit))
+    return Relevance(value=value, raw=logit)
+
+
+PLUGIN = CrossEncoderFamily()
