@@ -1,0 +1,94 @@
+"""BERT, RoBERTa, XLM-RoBERTa and CamemBERT (arXiv 1810.04805, 1907.11692)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from openvino import opset15 as ops
+
+from omnivec.runtimes._openvino import blocks
+from omnivec.runtimes._openvino.blocks import Attention, Encoded, Inputs, Node
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from omnivec.runtimes._openvino.weights import Weights
+
+ANCHOR = "embeddings.word_embeddings.weight"
+
+
+def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encoded:
+    size, epsilon = config["hidden_size"], config.get("layer_norm_eps", 1e-12)
+    hidden, encoded = _embed(config, weights, inputs)
+    attention = Attention(config["num_attention_heads"], size // config["num_attention_heads"])
+    bias = blocks.padding_bias(inputs.mask)
+    for index in range(config["num_hidden_layers"]):
+        key = f"encoder.layer.{index}"
+        mixed = _attend(hidden, weights, f"{key}.attention", bias, attention)
+        hidden = ops.add(hidden, mixed)
+        hidden = blocks.layer_norm(
+            hidden, weights, f"{key}.attention.output.LayerNorm", size, epsilon
+        )
+        hidden = ops.add(hidden, feed_forward(hidden, weights, key, config))
+        hidden = blocks.layer_norm(hidden, weights, f"{key}.output.LayerNorm", size, epsilon)
+    return encoded._replace(hidden=hidden)
+
+
+def classify(config: Mapping[str, Any], weights: Weights, encoded: Encoded, _: Inputs) -> Node:
+    """BERT: tanh pooler, then `classifier`. RoBERTa: `classifier.dense`, tanh, `out_proj`."""
+    first = first_token(encoded.hidden)
+    outer = weights.outer()
+    if config["model_type"] != "bert":
+        return dense_head(first, outer, encoded.width)
+    pooled = ops.tanh(blocks.linear(first, weights, "pooler.dense", encoded.width, encoded.width))
+    return last_linear(pooled, outer, "classifier", encoded.width)
+
+
+def first_token(hidden: Node) -> Node:
+    return ops.gather(hidden, blocks.scalar(0, np.int64), blocks.scalar(1, np.int64))
+
+
+def dense_head(first: Node, weights: Weights, size: int) -> Node:
+    y = ops.tanh(blocks.linear(first, weights, "classifier.dense", size, size))
+    return last_linear(y, weights, "classifier.out_proj", size)
+
+
+def last_linear(x: Node, weights: Weights, key: str, size: int) -> Node:
+    labels = len(weights.take(f"{key}.weight", None, size))
+    return blocks.linear(x, weights, key, labels, size)
+
+
+def feed_forward(x: Node, weights: Weights, key: str, config: Mapping[str, Any]) -> Node:
+    size, inner = config["hidden_size"], config["intermediate_size"]
+    y = blocks.linear(x, weights, f"{key}.intermediate.dense", inner, size)
+    y = blocks.activation(y, config.get("hidden_act", "gelu"))
+    return blocks.linear(y, weights, f"{key}.output.dense", size, inner)
+
+
+def _embed(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> tuple[Node, Encoded]:
+    size = config["hidden_size"]
+    key = "embeddings.position_embeddings"
+    words, vocabulary = blocks.embedding(weights, "embeddings.word_embeddings", inputs.ids, size)
+    words, segments = blocks.segment_embedding(
+        words, weights, "embeddings.token_type_embeddings", inputs.segments, size
+    )
+    if config["model_type"] == "bert":
+        placed, positions = blocks.absolute_positions(weights, key, inputs.ids, size)
+    else:
+        padding = config.get("pad_token_id", 1)
+        placed, positions = blocks.unpadded_positions(weights, key, inputs.ids, size, padding)
+    hidden = ops.add(words, placed)
+    epsilon = config.get("layer_norm_eps", 1e-12)
+    hidden = blocks.layer_norm(hidden, weights, "embeddings.LayerNorm", size, epsilon)
+    return hidden, Encoded(hidden, size, vocabulary, positions, segments)
+
+
+def _attend(x: Node, weights: Weights, key: str, bias: Node, attention: Attention) -> Node:
+    size = attention.heads * attention.size
+    q, k, v = (
+        blocks.heads_of(blocks.linear(x, weights, f"{key}.self.{name}", size, size), attention)
+        for name in ("query", "key", "value")
+    )
+    mixed = blocks.attend(q, k, v, bias, attention)
+    return blocks.linear(mixed, weights, f"{key}.output.dense", size, size)

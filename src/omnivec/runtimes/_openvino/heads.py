@@ -1,0 +1,156 @@
+"""Each head step as graph nodes; the formulas are those of core/heads.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from openvino import opset15 as ops
+
+from omnivec.core import heads
+from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.core.nouns import Dense, LayerNorm, Normalize, Pool, Step
+from omnivec.runtimes._openvino import blocks
+from omnivec.runtimes._openvino.blocks import Inputs, Node
+from omnivec.runtimes._openvino.weights import Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+def project(
+    hidden: Node, width: int, steps: Sequence[Step], inputs: Inputs, checkpoint: Checkpoint
+) -> Node:
+    """hidden [B, T, width] through the steps, their weights from the checkpoint's files.
+    Raises CheckpointError."""
+    x = hidden
+    for step in steps:
+        if isinstance(step, Pool):
+            x, width = pool(step, x, inputs), width * len(step.modes)
+        elif isinstance(step, Dense):
+            x, width = _dense(x, width, step, checkpoint)
+        elif isinstance(step, LayerNorm):
+            weights = _weights(checkpoint, step.file)
+            x = blocks.layer_norm(x, weights, "norm", width, heads.LAYER_NORM_EPSILON)
+        elif isinstance(step, Normalize):
+            norm = ops.reduce_l2(x, blocks.shape(-1), keep_dims=True)
+            x = ops.divide(x, ops.maximum(norm, blocks.scalar(heads.NORM_FLOOR)))
+    return x
+
+
+def pool(step: Pool, hidden: Node, inputs: Inputs) -> Node:
+    """[B, T, H] to [B, len(modes) * H]."""
+    masks = _Masks(inputs.mask, inputs.pooled)
+    pooled = [_POOLS[mode](hidden, masks) for mode in step.modes]
+    return ops.concat(pooled, 1) if len(pooled) > 1 else pooled[0]
+
+
+def _weights(checkpoint: Checkpoint, file: str) -> Weights:
+    if not checkpoint.has(file):
+        raise CheckpointError(f"{checkpoint.name}: {file} is missing; download the model again")
+    return Weights(checkpoint.name, [checkpoint.path(file)])
+
+
+def _dense(x: Node, width: int, step: Dense, checkpoint: Checkpoint) -> tuple[Node, int]:
+    weights = _weights(checkpoint, step.file)
+    out = len(weights.take("linear.weight", None, width))
+    y = blocks.linear(x, weights, "linear", out, width, bias="linear.bias" in weights)
+    try:
+        return ACTIVATIONS[heads.activation(step.activation)](y), out
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.name}: {error}") from error
+
+
+# ── pooling ──────────────────────────────────────────────────────────────────────────────
+
+
+class _Masks(NamedTuple):
+    """Both int64 [B, T]: what is attended to, and what of it is pooled."""
+
+    mask: Node
+    kept: Node
+
+
+def _position(kept: Node, *, last: bool) -> Node:
+    """The first (or last) unmasked place of each row, int64 [B]; 0 where there is none."""
+    places = ops.unsqueeze(blocks.counted(kept), blocks.shape(0))
+    there = ops.greater(kept, blocks.scalar(0, np.int64))
+    if last:
+        return ops.reduce_max(ops.multiply(places, kept), blocks.shape(1))
+    end = blocks.width_of(kept)
+    first = ops.reduce_min(ops.select(there, places, end), blocks.shape(1))
+    return ops.mod(first, end)  # a row without any says `end`
+
+
+def _chosen(hidden: Node, kept: Node, index: Node) -> Node:
+    axis = blocks.scalar(1, np.int64)
+    value = ops.gather(hidden, index, axis, batch_dims=1)
+    there = ops.gather(blocks.floats(kept), index, axis, batch_dims=1)
+    return ops.multiply(value, ops.unsqueeze(there, blocks.shape(1)))
+
+
+def _first(hidden: Node, masks: _Masks) -> Node:
+    return _chosen(hidden, masks.kept, _position(masks.kept, last=False))
+
+
+def _last(hidden: Node, masks: _Masks) -> Node:
+    return _chosen(hidden, masks.kept, _position(masks.kept, last=True))
+
+
+def _summed(hidden: Node, weights: Node) -> tuple[Node, Node]:
+    """The weighted sum [B, H], and the weights' own sum [B, 1] with its floor."""
+    total = ops.reduce_sum(
+        ops.multiply(hidden, ops.unsqueeze(weights, blocks.shape(2))), blocks.shape(1)
+    )
+    count = ops.reduce_sum(weights, blocks.shape(1), keep_dims=True)
+    return total, ops.maximum(count, blocks.scalar(heads.MASK_FLOOR))
+
+
+def _mean(hidden: Node, masks: _Masks) -> Node:
+    return ops.divide(*_summed(hidden, blocks.floats(masks.kept)))
+
+
+def _mean_sqrt_len(hidden: Node, masks: _Masks) -> Node:
+    total, count = _summed(hidden, blocks.floats(masks.kept))
+    return ops.divide(total, ops.sqrt(count))
+
+
+def _weightedmean(hidden: Node, masks: _Masks) -> Node:
+    start = ops.unsqueeze(_position(masks.mask, last=False), blocks.shape(1))
+    places = ops.unsqueeze(blocks.counted(masks.mask), blocks.shape(0))
+    ramp = ops.add(ops.subtract(places, start), blocks.scalar(1, np.int64))
+    return ops.divide(*_summed(hidden, blocks.floats(ops.multiply(masks.kept, ramp))))
+
+
+def _max(hidden: Node, masks: _Masks) -> Node:
+    there = ops.greater(masks.kept, blocks.scalar(0, np.int64))
+    open_ = ops.select(ops.unsqueeze(there, blocks.shape(2)), hidden, blocks.scalar(_LOWEST))
+    highest = ops.reduce_max(open_, blocks.shape(1))
+    some = ops.reduce_max(masks.kept, blocks.shape(1), keep_dims=True)
+    some = ops.greater(some, blocks.scalar(0, np.int64))
+    return ops.select(some, highest, blocks.scalar(0))
+
+
+_POOLS: Mapping[str, Callable[[Node, _Masks], Node]] = {
+    "cls": _first,
+    "mean": _mean,
+    "max": _max,
+    "mean_sqrt_len": _mean_sqrt_len,
+    "weightedmean": _weightedmean,
+    "last": _last,
+}
+
+ACTIVATIONS: Mapping[str, Callable[[Node], Node]] = {
+    "Identity": lambda x: x,
+    "Tanh": ops.tanh,
+    "ReLU": ops.relu,
+    "GELU": lambda x: ops.gelu(x, "erf"),
+    "SiLU": ops.swish,
+    "Sigmoid": ops.sigmoid,
+    "LeakyReLU": lambda x: ops.prelu(x, blocks.scalar(0.01)),
+    "ELU": lambda x: ops.elu(x, 1.0),
+    "Softplus": ops.softplus,
+    "Mish": ops.mish,
+}

@@ -1,0 +1,45 @@
+"""What the graphs here do not do, told from config.json alone, without OpenVINO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ARCHITECTURES = (
+    "bert",
+    "camembert",
+    "distilbert",
+    "modernbert",
+    "mpnet",
+    "nomic_bert",
+    "roberta",
+    "xlm-roberta",
+)
+
+# A key of config.json, the values under which the graph is right, and what another one means.
+_NEEDED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
+    ("position_embedding_type", (None, "absolute"), "positions other than absolute ones"),
+    ("is_decoder", (None, False), "causal attention"),
+    ("causal", (None, False), "causal attention"),
+    ("prenorm", (None, False), "norms before the blocks"),
+    ("parallel_block", (None, False), "parallel blocks"),
+    ("use_rms_norm", (None, False), "RMS norms"),
+    ("rotary_emb_interleaved", (None, False), "interleaved rotary positions"),
+    ("rotary_emb_fraction", (None, 1, 1.0), "partial rotary positions"),
+    ("rotary_scaling_factor", (None, 1, 1.0), "scaled rotary positions"),
+    ("num_experts", (None, 0, 1), "mixtures of experts"),
+    ("activation_function", (None, "swiglu", "geglu", "glu"), "feed-forwards without a gate"),
+)
+
+
+def reason(architecture: str, config: Mapping[str, Any]) -> str | None:
+    """Why the graph of `config` cannot be built here, or None."""
+    if architecture not in ARCHITECTURES:
+        what = repr(architecture) if architecture else "a config.json without model_type"
+        return f"the openvino runtime has no graph for {what} (it has {', '.join(ARCHITECTURES)})"
+    for key, right, what in _NEEDED:
+        if config.get(key) not in right:
+            return f"the openvino runtime's {architecture} graph has no {what} ({key!r})"
+    return None

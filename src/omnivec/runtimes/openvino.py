@@ -1,0 +1,208 @@
+"""The CPU runtime: graphs of our own on OpenVINO, one inference stream for each core.
+
+Small batches on one core each beat large ones on all cores together (decision 6): a batch of
+about a thousand tokens stays in one core's cache, and no core waits for another.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from omnivec.core.checkpoint import CheckpointError
+from omnivec.core.seams import SessionLost
+from omnivec.runtimes._openvino.limits import reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from omnivec.core.checkpoint import Checkpoint
+    from omnivec.core.nouns import Array, Head
+    from omnivec.core.seams import Session
+    from omnivec.runtimes._openvino.blocks import Encoded
+
+BATCH_TOKENS = 1024
+FIRST = {name: np.ones((1, 8), np.int64) for name in ("input_ids", "attention_mask")}
+BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+_importing = Lock()
+
+
+class OpenVINO:
+    name = "openvino"
+    rank = 0
+
+    def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:
+        del graph, head  # one graph for each checkpoint here, and every head
+        if device not in ("auto", "cpu"):
+            return f"the openvino runtime runs on the CPU, not on {device!r}; use --device cpu"
+        if find_spec("openvino") is None:
+            return "openvino is not installed; run: pip install openvino"
+        return reason(checkpoint.architecture, checkpoint.config)
+
+    def open(
+        self, checkpoint: Checkpoint, graph: str, head: Head, device: str, dtype: str
+    ) -> Session:
+        why = self.can(checkpoint, graph, head, device)
+        if why is not None:
+            raise CheckpointError(f"{checkpoint.name}: {why}")
+        chosen = precision(dtype, checkpoint.name)
+        core = load().Core()
+        graphs = importlib.import_module("omnivec.runtimes._openvino.graphs")
+        model, encoded, weights = graphs.build(checkpoint, head)
+        streams = cores()
+        wishes = {
+            "INFERENCE_PRECISION_HINT": chosen,
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams,
+        }
+        try:
+            compiled = core.compile_model(model, "CPU", wishes)
+        except RuntimeError as error:
+            raise CheckpointError(f"{checkpoint.name}: OpenVINO refused the graph") from error
+        session = OpenVINOSession(compiled, encoded, streams, chosen)
+        session.run(FIRST)  # packs the weights
+        weights.rest()
+        return session
+
+    def describe(self, session: Session) -> tuple[str, str]:
+        return "cpu", session.dtype if isinstance(session, OpenVINOSession) else ""
+
+    def memory(self) -> int:
+        return 0
+
+
+class OpenVINOSession:
+    """A compiled graph, and an infer request for each stream.
+
+    Kernels are compiled for each shape of input; OpenVINO keeps a bounded number of them, so
+    memory grows over the first shapes and then stays. Fewer widths still mean fewer pauses.
+    """
+
+    padded = True
+    batch_cost = BATCH_TOKENS
+
+    def __init__(self, compiled: Any, encoded: Encoded, streams: int, dtype: str) -> None:
+        self.streams = streams
+        self.dtype = dtype
+        self._encoded = encoded
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(streams):
+            self._idle.put(compiled.create_infer_request())
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Raises ValueError for ids that the model has no row for and for rows longer than
+        its positions: the graph would read past a table. Raises SessionLost when closed."""
+        inputs = _inputs(arrays)
+        self._check(*inputs[:3])
+        request = self._idle.get()
+        try:
+            if request is None:
+                raise SessionLost("this session was closed")
+            request.infer(inputs, share_inputs=True)
+            return {"output": np.array(request.get_output_tensor(0).data, np.float32)}
+        finally:
+            self._idle.put(request)
+
+    def close(self) -> None:
+        """Waits for the batches that are running, then frees the graph."""
+        for _ in range(self.streams):
+            if self._idle.get() is None:
+                break
+        self._idle.put(None)
+
+    def _check(self, ids: Array, mask: Array, segments: Array) -> None:
+        limits = self._encoded
+        if not _within(ids, limits.vocabulary):
+            raise ValueError(f"a token id is not in 0..{limits.vocabulary - 1}")
+        if limits.segments and not _within(segments, limits.segments):
+            raise ValueError(f"a segment is not in 0..{limits.segments - 1}")
+        if limits.positions is not None and mask[:, limits.positions :].any():
+            raise ValueError(f"a row is longer than {limits.positions} tokens")
+
+
+def _inputs(arrays: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:
+    """ids, mask, segments and pooled, in the order of the graph's parameters."""
+    ids, mask = (np.ascontiguousarray(arrays[k], np.int64) for k in ("input_ids", "attention_mask"))
+    segments = arrays.get("token_type_ids")
+    segments = np.zeros_like(ids) if segments is None else np.ascontiguousarray(segments, np.int64)
+    pooled = np.ascontiguousarray(arrays.get("pool_mask", mask), np.int64)
+    if not ids.size or {a.shape for a in (ids, mask, segments, pooled)} != {ids.shape[:2]}:
+        raise ValueError("the arrays of a batch must share one shape [B, T], neither of them 0")
+    return ids, mask, segments, pooled
+
+
+def _within(ids: Array, end: int) -> bool:
+    return bool(ids.min() >= 0 and ids.max() < end)
+
+
+@cache
+def load() -> Any:
+    """The openvino package, imported without its converter: that one starts a thread which
+    reports the import to its makers' analytics. Where the process has already imported
+    openvino by itself, that is left as it is."""
+    converter = "openvino.tools.ovc"
+    with _importing:
+        if converter in sys.modules:
+            return importlib.import_module("openvino")
+        sys.modules[converter] = None  # type: ignore[assignment] # makes its import fail
+        try:
+            return importlib.import_module("openvino")
+        finally:
+            del sys.modules[converter]
+
+
+def precision(dtype: str, name: str) -> str:
+    """What to compute in: "f32" or "bf16". Raises CheckpointError when it cannot be done."""
+    if dtype == "auto":
+        return "bf16" if has_bf16() else "f32"
+    if dtype not in ("f32", "bf16"):
+        raise CheckpointError(
+            f"{name}: the openvino runtime computes in f32 or bf16, not {dtype!r}; use --dtype auto"
+        )
+    if dtype == "bf16" and not has_bf16():
+        raise CheckpointError(
+            f"{name}: this processor has no bf16 ({' or '.join(sorted(BF16_FLAGS))}); "
+            "use --dtype f32"
+        )
+    return dtype
+
+
+@cache
+def has_bf16() -> bool:
+    """Whether the processor itself multiplies bf16. OpenVINO's own answer is not asked: it
+    also says yes where it would emulate."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return False
+    return not BF16_FLAGS.isdisjoint(flags.split())
+
+
+@cache
+def cores() -> int:
+    """The cores that this process may use: its affinity, and a container's CPU quota."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, min(allowed, _quota()))
+
+
+def _quota() -> int:
+    """cgroup v2's cpu.max: microseconds (or "max") of each period."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):  # no cgroup v2, or no limit
+        return sys.maxsize
+
+
+PLUGIN = OpenVINO()

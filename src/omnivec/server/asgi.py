@@ -1,0 +1,232 @@
+"""The door as an ASGI application: bytes from the server in, bytes out, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
+
+from omnivec.core.errors import TooLarge, WrongType
+from omnivec.core.nouns import Call, Reply
+from omnivec.core.settings import Settings
+from omnivec.server.door import Door
+from omnivec.server.exposition import Exposition
+from omnivec.server.metrics import Metrics
+from omnivec.server.openapi import document
+from omnivec.server.pages import add_pages
+from omnivec.server.probes import add_probes
+
+Hook = Callable[[], Awaitable[None]]
+
+CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+DISCARD = 1.0
+"""Seconds for which the rest of a refused body is read and dropped, so that the client gets
+to read the refusal and not a broken connection."""
+
+
+def application(
+    door: Door,
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    startup: Hook | None = None,
+    shutdown: Hook | None = None,
+) -> Application:
+    """The ASGI application of a door; adds probes, metrics and documentation to the door.
+
+    `startup` runs before the port answers, so it starts the loading of models and does not
+    wait for it; `shutdown` runs when the last request has been answered.
+    """
+    add_probes(door, metrics, Exposition(metrics))
+    add_pages(door, partial(document, door, settings))
+    return Application(door, settings.max_body, startup, shutdown)
+
+
+class Application:
+    """Raw ASGI for requests, Starlette for the lifespan. `door.draining` is for whoever stops
+    the server: it makes the readiness probe say no."""
+
+    def __init__(
+        self, door: Door, max_body: int, startup: Hook | None = None, shutdown: Hook | None = None
+    ) -> None:
+        self.door = door
+        self._max_body = max_body
+        self._hooks = (startup, shutdown)
+        self._starlette = Starlette(
+            routes=[Mount("/", app=self._http)], lifespan=lambda _: self._lifespan()
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":  # past Starlette's layers: they cost as much as the door
+            await self._http(scope, receive, send)
+        else:
+            await self._starlette(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self) -> AsyncIterator[None]:
+        startup, shutdown = self._hooks
+        lag = asyncio.create_task(self.door.metrics.follow_lag())
+        if startup is not None:
+            await startup()
+        try:
+            yield
+        finally:
+            lag.cancel()
+            if shutdown is not None:
+                await shutdown()
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visitor = Visitor(scope, receive, self._max_body)
+        try:
+            call = Call(
+                scope["method"],
+                scope["path"],
+                query=_query(scope["query_string"]),
+                headers=visitor.headers,
+            )
+            reply = await self.door.answer(call, visitor.read)
+            await _send(send, reply, visitor)
+        except asyncio.CancelledError:
+            if visitor.gone:
+                self.door.metrics.left += 1
+            else:  # the server stops, and this call took longer than it could wait
+                visitor.task.uncancel()
+                await _send(send, self.door.depart(), visitor)
+        finally:
+            visitor.close()
+
+
+class Visitor:
+    """One client with its request: its headers, its body, and whether it is still there.
+
+    When the client goes away the task that serves it is cancelled. Our own protocol says so
+    through the extension "omnivec.left", which costs nothing; under any other server a task
+    waits for `http.disconnect`.
+    """
+
+    __slots__ = ("_limit", "_listener", "_receive", "_watch", "gone", "headers", "refused", "task")
+
+    def __init__(self, scope: Scope, receive: Receive, limit: int) -> None:
+        self.headers = _headers(scope["headers"])
+        self.gone = False
+        self.refused = False
+        self.task = _current_task()
+        self._receive = receive
+        self._limit = limit
+        self._listener: asyncio.Task[None] | None = None
+        extension = scope.get("extensions", {}).get("omnivec.left")
+        self._watch = None if extension is None else extension["watch"]
+        if self._watch is not None:
+            self._watch(self.leave)
+
+    def leave(self) -> None:
+        """The client is gone: whatever is done for it ends."""
+        self.gone = True
+        self.task.cancel()
+
+    def close(self) -> None:
+        """The call is over; a departure no longer matters."""
+        if self._watch is not None:
+            self._watch(None)
+        if self._listener is not None:
+            self._listener.cancel()
+
+    async def read(self) -> bytes:
+        """The whole body. Raises TooLarge, if it can before any of it was read, and WrongType
+        for a compressed one."""
+        if self.headers.get("content-encoding", "identity") not in ("identity", ""):
+            self.refused = True
+            raise WrongType("Bodies are read as they are: send no Content-Encoding.")
+        length = self.headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._limit:
+            raise self._too_large()
+        message = await self._next()
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False) or len(body) > self._limit:
+            body = await self._rest(body)
+        if self._watch is None:
+            self._listener = asyncio.create_task(self._listen())
+        return body
+
+    async def discard(self) -> None:
+        """Drop what still comes, for a while."""
+        if "expect" in self.headers:
+            return  # it waits for our word before it sends
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD):
+                while (await self._next()).get("more_body", False):
+                    pass
+
+    async def _rest(self, first: bytes) -> bytes:
+        chunks, size, more = [first], len(first), True
+        while more:
+            if size > self._limit:
+                raise self._too_large()
+            message = await self._next()
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            more = message.get("more_body", False)
+        if size > self._limit:
+            raise self._too_large()
+        return b"".join(chunks)
+
+    async def _next(self) -> Mapping[str, Any]:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.gone = True
+            raise asyncio.CancelledError
+        return message
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.leave()
+
+    def _too_large(self) -> TooLarge:
+        self.refused = True
+        return TooLarge(f"A body may be {self._limit} bytes long.")
+
+
+async def _send(send: Send, reply: Reply, visitor: Visitor) -> None:
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()
+    ]
+    headers.append((b"content-length", b"%d" % len(reply.body)))
+    if visitor.refused:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    if not visitor.refused:
+        await send({"type": "http.response.body", "body": reply.body})
+        return
+    await send({"type": "http.response.body", "body": reply.body, "more_body": True})
+    await visitor.discard()
+    await send({"type": "http.response.body"})
+
+
+def _headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """By name, in lower case already. A credential that comes twice is none: two readers
+    could take two different ones for it."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+    if len(headers) != len(raw):
+        names = [name for name, _ in raw]
+        for name in CREDENTIALS:
+            if names.count(name) > 1:
+                del headers[name.decode()]
+    return headers
+
+
+def _query(raw: bytes) -> dict[str, str]:
+    return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True)) if raw else {}
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - ASGI applications are called in a task
+    return task

@@ -1,0 +1,87 @@
+"""Who may come in: API keys, and the names under which a server on loopback may be called."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+
+from omnivec.core.errors import BadRequest, Unauthorized
+
+OPEN = frozenset({"/live", "/livez", "/healthz", "/ready", "/readyz"})
+"""The only paths that answer without a key; every other path is closed when there are keys."""
+
+_PORT = re.compile(r":[0-9]{1,5}\Z")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class Keys:
+    """The API keys, kept as SHA-256 digests and compared in constant time.
+
+    A key is taken from `Authorization: Bearer`, `x-api-key` or `api-key`, never from the
+    query or a cookie. Without keys every header passes, an empty or a made-up one too.
+    """
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        self._digests = tuple(_digest(key) for key in keys if key)
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Raises `Unauthorized` unless one of the headers carries a key. Names in lower case."""
+        if not self._digests:
+            return
+        bearer = headers.get("authorization", "")
+        scheme, _, token = bearer.partition(" ")
+        given = (
+            token if scheme.lower() == "bearer" else "",
+            headers.get("x-api-key", ""),
+            headers.get("api-key", ""),
+        )
+        if not any(key and self._knows(key) for key in given):
+            raise Unauthorized("A valid API key is needed, as Authorization: Bearer KEY.")
+
+    def _knows(self, key: str) -> bool:
+        digest = _digest(key)
+        found = False
+        for known in self._digests:  # all of them: the time must not tell which one matched
+            found |= hmac.compare_digest(digest, known)
+        return found
+
+
+class Hosts:
+    """The Host headers that a server answers to. A page of a foreign site can point its own
+    name at 127.0.0.1 (DNS rebinding) and would then speak to a server on loopback that asks
+    for no key; so that one answers to loopback's names and its configured one alone."""
+
+    def __init__(self, host: str, *, keyed: bool) -> None:
+        self._names = None if keyed or not _is_loopback(host) else _LOOPBACK | {_bracket(host)}
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Raises `BadRequest` for a Host that is not one of this server's."""
+        if self._names is None:
+            return
+        host = headers.get("host", "")
+        if host not in self._names and _PORT.sub("", host).lower() not in self._names:
+            raise BadRequest(
+                "This Host header is not accepted: without an API key this server answers to "
+                "localhost only."
+            )
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host else host.lower()

@@ -1,0 +1,286 @@
+"""The one way in: whatever the dialect, a call is routed, admitted, decoded, run and encoded
+here, and whatever goes wrong becomes that dialect's fault here."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+
+from omnivec.core.errors import BadRequest, Fault, Loading, ModelFailed, Unauthorized
+from omnivec.core.nouns import Call, Describe, Limits, Reply, Result
+from omnivec.core.seams import Dialect, Endpoint, Engine
+from omnivec.core.settings import Settings
+from omnivec.server.auth import OPEN, Hosts, Keys
+from omnivec.server.metrics import Metrics, Traffic
+from omnivec.server.routes import NotAllowed, Table
+
+log = logging.getLogger("omnivec.server")
+
+LONGEST_NAME = 128
+"""Characters of a request id that a client may choose."""
+
+Read = Callable[[], Awaitable[bytes]]
+
+_peek = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """An endpoint of a dialect, at one of the dialect's prefixes."""
+
+    dialect: Dialect
+    endpoint: Endpoint
+    prefix: str
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A route that is no dialect's: probes, metrics, documentation."""
+
+    serve: Callable[[Call], Awaitable[Reply]]
+
+
+class Route(msgspec.Struct):
+    """What answers one method of one path: a page or the operations of dialects.
+
+    `asked` recognise their bodies, `fallback` takes the rest.
+    """
+
+    method: str
+    template: str
+    traffic: Traffic
+    page: Page | None = None
+    asked: list[Operation] = []
+    fallback: Operation | None = None
+
+    @property
+    def operations(self) -> list[Operation]:
+        """All of them, the fallback first."""
+        return self.asked if self.fallback is None else [self.fallback, *self.asked]
+
+
+class Visit(msgspec.Struct):
+    """What is known so far of a call that is being answered."""
+
+    dialect: Dialect
+    body: bytes = b""
+    operation: str | None = None
+    model: str | None = None
+    result: Result | None = None
+
+
+class Door:
+    """Answers calls. `dialects` by name; the profile's (or "openai") speaks where no other
+    dialect can be told. Raises RuntimeError when two endpoints claim one path."""
+
+    def __init__(
+        self,
+        dialects: Mapping[str, Dialect],
+        engine: Engine,
+        *,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        if not dialects:
+            raise RuntimeError("a server needs at least one dialect")
+        first = settings.profile or "openai"
+        self.speaker = dialects.get(first) or next(iter(dialects.values()))
+        self.engine = engine
+        self.metrics = metrics
+        self.keys = Keys(settings.api_keys)
+        self.limits = Limits(items=settings.max_items, dims=settings.default_dims)
+        self.draining = False
+        self._hosts = Hosts(settings.host, keyed=bool(self.keys))
+        self._table: Table[Route] = Table()
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._nowhere = metrics.route("none", "none")
+        self._boot = secrets.token_hex(6)
+        self._count = itertools.count(1)
+        others = (dialect for dialect in dialects.values() if dialect is not self.speaker)
+        self.dialects = (self.speaker, *others)
+        for dialect in self.dialects:
+            for prefix in dialect.prefixes:
+                for endpoint in dialect.endpoints:
+                    self._add(Operation(dialect, endpoint, prefix))
+
+    def add_page(self, path: str, serve: Callable[[Call], Awaitable[Reply]]) -> None:
+        """A GET that no dialect has. Open without a key only when `auth.OPEN` names it.
+        Raises RuntimeError when the path is taken."""
+        traffic = self.metrics.route(path, "GET")
+        self._table.add("GET", path, Route("GET", path, traffic, Page(serve)))
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """Every route of a dialect, in the order in which they were found."""
+        return tuple(self._routes.values())
+
+    # ── answering ────────────────────────────────────────────────────────────────────────
+
+    async def answer(self, call: Call, read: Read | None = None) -> Reply:
+        """The reply to a call, a fault's too; raises nothing but CancelledError.
+
+        `call.path` has its prefix still. `read` fetches the body (in place of `call.body`)
+        once the path and the key were found good; it may raise a `Fault`.
+        """
+        started = time.perf_counter()
+        request = self._name(call)
+        route: Route | None = None
+        visit = Visit(self.speaker)
+        self.metrics.in_flight += 1
+        try:
+            self._hosts.check(call.headers)
+            route, params = self._find(call)
+            if route.page is not None:
+                reply = await route.page.serve(call)
+            else:
+                reply = await self._serve(route, call, params, read, visit)
+        except Fault as fault:
+            if isinstance(fault, ModelFailed):
+                log.warning("request %s: %s", request, fault.message)
+            reply = self._refuse(fault, visit)
+        except Exception:
+            log.exception("request %s failed", request)
+            reply = self._refuse(_internal(request), visit)
+        finally:
+            self.metrics.in_flight -= 1
+        seconds = time.perf_counter() - started
+        log.debug("request %s: %s %d", request, call.method, reply.status)
+        traffic = self._nowhere if route is None else route.traffic
+        self.metrics.answered(traffic, reply.status, seconds, len(visit.body), len(reply.body))
+        return Reply(reply.body, reply.status, _headers(reply, request, seconds, visit.result))
+
+    async def _serve(
+        self, route: Route, call: Call, params: Mapping[str, str], read: Read | None, visit: Visit
+    ) -> Reply:
+        blamed = self._blamed(route)
+        visit.dialect = blamed.dialect
+        visit.body = body = call.body if read is None else await read()
+        operation = _choose(route, body, blamed)
+        visit.dialect, endpoint = operation.dialect, operation.endpoint
+        visit.operation = endpoint.counted
+        path = call.path[len(operation.prefix) :]
+        inner = Call(call.method, path, body, params, call.query, call.headers, self.limits)
+        task = endpoint.decode(inner)
+        visit.model = task.model
+        before = time.perf_counter()
+        visit.result = result = await self.engine.run(task)
+        if endpoint.counted is not None:
+            self.metrics.worked(endpoint.counted, result, time.perf_counter() - before)
+        return endpoint.encode(inner, task, result)
+
+    async def cards(self) -> Result:
+        """What is served, as the engine describes it."""
+        result = await self.engine.run(Describe())
+        self.metrics.learn(result.cards)
+        return result
+
+    def depart(self) -> Reply:
+        """What a call is told that was still in work when the server had to stop."""
+        return self.speaker.fault(Loading("The server is shutting down.", retry_after=5))
+
+    # ── routing ──────────────────────────────────────────────────────────────────────────
+
+    def _add(self, operation: Operation) -> None:
+        endpoint = operation.endpoint
+        method, path = endpoint.method, operation.prefix + endpoint.path
+        route = self._routes.get((method, path))
+        if route is None:
+            route = Route(method, path, self.metrics.route(path, method))
+            self._table.add(method, path, route)
+            self._routes[method, path] = route
+        if endpoint.recognises is not None:
+            route.asked.append(operation)
+        elif route.fallback is None:
+            route.fallback = operation
+        else:
+            names = f"{route.fallback.dialect.name!r} and {operation.dialect.name!r}"
+            raise RuntimeError(
+                f"{method} {path} is claimed by {names}, and neither says which bodies are its own"
+            )
+
+    def _blamed(self, route: Route) -> Operation:
+        """Who speaks when a body says nothing of whose it is: the profile's dialect, where it
+        has this path, or else the fallback."""
+        operations = route.operations
+        if len(operations) > 1:
+            for operation in operations:
+                if operation.dialect is self.speaker:
+                    return operation
+        return operations[0]
+
+    def _find(self, call: Call) -> tuple[Route, Mapping[str, str]]:
+        """Raises NotFound, WrongMethod or Unauthorized. Without a key nothing is told, not
+        even which paths there are."""
+        try:
+            route, params = self._table.find(call.method, call.path)
+        except Fault:
+            self.keys.check(call.headers)
+            raise
+        if route.template not in OPEN:
+            self.keys.check(call.headers)
+        return route, params
+
+    # ── faults and headers ───────────────────────────────────────────────────────────────
+
+    def _name(self, call: Call) -> str:
+        """The request's id: the client's own where it is sane."""
+        given = call.headers.get("x-request-id", "")
+        if 0 < len(given) <= LONGEST_NAME and given.isascii() and given.isprintable():
+            return given
+        return f"{self._boot}-{next(self._count):x}"
+
+    def _refuse(self, fault: Fault, visit: Visit) -> Reply:
+        self.metrics.failed(visit.operation or "", visit.model, fault.code)
+        reply = visit.dialect.fault(fault)
+        if isinstance(fault, NotAllowed):
+            return _with(reply, "allow", fault.allow)
+        if isinstance(fault, Unauthorized):
+            return _with(reply, "www-authenticate", "Bearer")
+        return reply
+
+
+def _choose(route: Route, body: bytes, blamed: Operation) -> Operation:
+    """Whose body it is; `blamed` when it is no JSON object, so that its decoder says what is
+    wrong. Raises BadRequest when it is nobody's."""
+    if not route.asked and route.fallback is not None:
+        return route.fallback
+    try:
+        fields = _peek(body)
+    except (ValueError, RecursionError):
+        return blamed
+    for operation in route.asked:
+        recognises = operation.endpoint.recognises
+        if recognises is not None and recognises(fields):
+            return operation
+    if route.fallback is None:
+        raise BadRequest("This path does not read a body of this shape.")
+    return route.fallback
+
+
+def _headers(
+    reply: Reply, request: str, seconds: float, result: Result | None
+) -> Mapping[str, str]:
+    """Times in milliseconds, as SIE's clients read them."""
+    headers = {**reply.headers, "x-request-id": request}
+    if result is not None and result.outputs:
+        timing = result.timing
+        headers["x-total-time"] = f"{seconds * 1e3:.2f}"
+        headers["x-queue-time"] = f"{timing.queue * 1e3:.2f}"
+        headers["x-tokenization-time"] = f"{timing.prepare * 1e3:.2f}"
+        headers["x-inference-time"] = f"{timing.inference * 1e3:.2f}"
+        if result.ignored:
+            headers["x-omnivec-ignored"] = ", ".join(result.ignored)
+        if result.usage.truncated:
+            headers["x-omnivec-truncated"] = f"{result.usage.truncated}/{result.usage.items}"
+    return headers
+
+
+def _internal(request: str) -> ModelFailed:
+    return ModelFailed(f"Internal error; the log has it under the request id {request}.")
+
+
+def _with(reply: Reply, name: str, value: str) -> Reply:
+    return Reply(reply.body, reply.status, {**reply.headers, name: value})

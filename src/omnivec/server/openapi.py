@@ -1,0 +1,245 @@
+"""OpenAPI 3.1, generated from the endpoints' wire types and examples."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+
+from omnivec.core.errors import (
+    BadRequest,
+    Fault,
+    Loading,
+    ModelFailed,
+    Overloaded,
+    TooLarge,
+    Unauthorized,
+    UnknownModel,
+    Unsupported,
+    WrongType,
+)
+from omnivec.core.settings import Settings
+from omnivec.server.auth import Keys
+from omnivec.server.door import Door, Operation, Route
+
+Json = dict[str, Any]
+
+_KEYS = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
+
+PROBES = {
+    "/live": ("Whether the process lives", "It does."),
+    "/ready": ("Whether requests will be answered at once (503 until then)", "They will."),
+    "/health": ("Every model with its state, device and memory (503 until ready)", "All is well."),
+    "/metrics": ("Numbers for Prometheus", "The numbers."),
+}
+FAULTS: tuple[Callable[[], Fault], ...] = (
+    lambda: BadRequest("What is wrong, and what would be accepted.", param="the.field"),
+    lambda: Unauthorized("A valid API key is needed, as Authorization: Bearer KEY."),
+    lambda: UnknownModel("No such model here.", param="model"),
+    lambda: TooLarge("A body may be this many bytes long."),
+    lambda: WrongType("This path reads application/json."),
+    lambda: Unsupported("This model cannot do that.", param="the.field"),
+    lambda: Overloaded("The queue is full.", retry_after=1),
+    lambda: ModelFailed("Internal error; the log has it under the request id."),
+    lambda: Loading("The model is loading.", retry_after=2),
+)
+
+
+def document(door: Door, settings: Settings) -> bytes:
+    """The whole description, as JSON. One operation for each path and method; where dialects
+    share one, its body is one of several. Paths that answer alike are told of at one of them."""
+    schemas = Schemas(operation for route in door.routes for operation in route.operations)
+    base = _base(settings)
+    keyed = bool(Keys(settings.api_keys))
+    paths: dict[str, Json] = {}
+    for route, aliases in _folded(door.routes):
+        path = _plain(route.template)
+        paths.setdefault(path, {})[route.method.lower()] = _operation(
+            route, aliases, schemas, base, keyed=keyed
+        )
+    for path, (summary, words) in PROBES.items():
+        paths.setdefault(path, {})["get"] = {
+            "tags": ["server"],
+            "operationId": f"get{path.replace('/', '_')}",
+            "summary": summary,
+            "responses": {"200": {"description": words}},
+        }
+    return orjson.dumps(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "omnivec",
+                "version": door.metrics.version or "0",
+                "description": "Embeddings and reranking in several wire formats, on one port.",
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "tags": [{"name": dialect.name} for dialect in door.dialects] + [{"name": "server"}],
+            "paths": paths,
+            "components": {"schemas": schemas.components, **(_KEYS if keyed else {})},
+            "security": [{"key": []}] if keyed else [],
+        }
+    )
+
+
+class Schemas:
+    """The JSON schemas of all wire types; names are made unique where dialects agree on one."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        kinds: list[Any] = []
+        for operation in operations:
+            for kind in (operation.endpoint.request, operation.endpoint.response):
+                if kind is not None and kind not in kinds:
+                    kinds.append(kind)
+        found, self.components = msgspec.json.schema_components(
+            kinds, schema_hook=_foreign, ref_template="#/components/schemas/{name}"
+        )
+        self._kinds = list(zip(kinds, found, strict=True))
+
+    def of(self, kind: Any) -> Json:
+        """A reference, or a schema in place; anything at all when there is no wire type."""
+        return next((schema for known, schema in self._kinds if known == kind), {})
+
+
+def _foreign(kind: type) -> Json:
+    """Types that a dialect encodes by itself."""
+    if issubclass(kind, np.ndarray):
+        return {"type": "array", "items": {"type": "number"}}
+    return {}
+
+
+def _folded(routes: Iterable[Route]) -> list[tuple[Route, list[str]]]:
+    """Each route with the other paths that do the same or a part of it. The route with the
+    most dialects stands for the others, and /v1/... for its equals."""
+    ordered = sorted(routes, key=lambda r: (-len(r.operations), not r.template.startswith("/v1/")))
+    found: list[tuple[Route, Any, list[str]]] = []
+    for route in ordered:
+        does = {(op.endpoint.decode, op.endpoint.encode) for op in route.operations}
+        for first, all_of_it, aliases in found:
+            if route.method == first.method and does <= all_of_it:
+                aliases.append(_alias(route, first))
+                break
+        else:
+            found.append((route, does, []))
+    places = {route.template: place for place, route in enumerate(routes)}
+    found.sort(key=lambda entry: places[entry[0].template])
+    return [(route, aliases) for route, _, aliases in found]
+
+
+def _alias(route: Route, first: Route) -> str:
+    names = ", ".join(op.dialect.name for op in route.operations)
+    part = "" if len(route.operations) == len(first.operations) else f" ({names} only)"
+    return f"`{_plain(route.template)}`{part}"
+
+
+def _operation(
+    route: Route, aliases: list[str], schemas: Schemas, base: str, *, keyed: bool
+) -> Json:
+    endpoints = [(op.dialect.name, op.endpoint) for op in route.operations]
+    samples = {
+        name: _curl(base + _plain(route.template), endpoint.example, keyed=keyed)
+        for name, endpoint in endpoints
+        if endpoint.example is not None or route.method == "GET"
+    }
+    found: Json = {
+        "tags": [name for name, _ in endpoints],
+        "operationId": _identify(route),
+        "summary": " / ".join(dict.fromkeys(e.summary.rstrip(".") for _, e in endpoints)),
+        "description": _describe(samples, aliases),
+        "responses": {
+            "200": _content("The answer.", _one_of([schemas.of(e.response) for _, e in endpoints])),
+            **_faults(route.operations),
+        },
+        "x-codeSamples": [
+            {"lang": "Shell", "label": f"curl ({name})", "source": sample}
+            for name, sample in samples.items()
+        ],
+    }
+    if parameter := _parameter(route.template):
+        found["parameters"] = [parameter]
+    if route.method != "GET":
+        body = _content("", _one_of([schemas.of(e.request) for _, e in endpoints]))
+        del body["description"]
+        body["content"]["application/json"]["examples"] = {
+            name: {"summary": endpoint.summary, "value": endpoint.example}
+            for name, endpoint in endpoints
+            if endpoint.example is not None
+        }
+        found["requestBody"] = {"required": True, **body}
+    return found
+
+
+def _describe(samples: Mapping[str, str], aliases: list[str]) -> str:
+    lines = [f"{name}:\n\n```sh\n{sample}\n```\n" for name, sample in samples.items()]
+    if aliases:
+        lines.append(f"The same at {', '.join(aliases)}.")
+    return "\n".join(lines)
+
+
+def _faults(operations: Iterable[Operation]) -> Json:
+    """The faults of each dialect, in its own envelope and under its own status."""
+    found: dict[str, Json] = {}
+    for operation in operations:
+        for make in FAULTS:
+            fault = make()
+            reply = operation.dialect.fault(fault)
+            try:
+                example = json.loads(reply.body)
+            except ValueError:
+                continue  # not JSON: that dialect's own documents say what it is
+            told = found.setdefault(str(reply.status), _content(_phrase(reply.status), {}))
+            examples = told["content"]["application/json"].setdefault("examples", {})
+            examples[f"{operation.dialect.name}: {fault.code}"] = {"value": example}
+    return dict(sorted(found.items()))
+
+
+def _content(words: str, schema: Json) -> Json:
+    return {"description": words, "content": {"application/json": {"schema": schema}}}
+
+
+def _one_of(schemas: list[Json]) -> Json:
+    different = [schema for i, schema in enumerate(schemas) if schema not in schemas[:i]]
+    return different[0] if len(different) == 1 else {"oneOf": different}
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase + "."
+
+
+def _curl(url: str, example: Any, *, keyed: bool) -> str:
+    """A line that works when pasted into a shell."""
+    key = " -H 'Authorization: Bearer KEY'" if keyed else ""
+    if example is None:
+        return f"curl {shlex.quote(url)}{key}"
+    body = shlex.quote(json.dumps(example, ensure_ascii=False))
+    return f"curl {shlex.quote(url)}{key} -H 'Content-Type: application/json' \\\n  -d {body}"
+
+
+def _base(settings: Settings) -> str:
+    host = "127.0.0.1" if settings.host in ("", "0.0.0.0", "::") else settings.host  # noqa: S104 - not a bind
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def _identify(route: Route) -> str:
+    words = _plain(route.template).replace("{", "").replace("}", "").strip("/")
+    return route.method.lower() + "_" + words.replace("/", "_").replace("-", "_")
+
+
+def _plain(template: str) -> str:
+    """`{id:path}` is our own notation; OpenAPI knows `{id}`."""
+    head, brace, rest = template.partition("{")
+    inner, close, tail = rest.partition("}")
+    return head + brace + inner.partition(":")[0] + close + tail
+
+
+def _parameter(template: str) -> Json | None:
+    _, brace, rest = template.partition("{")
+    if not brace:
+        return None
+    name = rest.partition("}")[0].partition(":")[0]
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}

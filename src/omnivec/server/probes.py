@@ -1,0 +1,121 @@
+"""Whether this server lives, is ready, and how it does: for orchestrators and people."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+
+from omnivec.core.nouns import Call, Card, Reply
+from omnivec.server.door import Door
+from omnivec.server.exposition import Exposition
+from omnivec.server.metrics import Metrics
+
+RETRY = "2"
+"""Seconds after which to ask again while a model is loading."""
+
+
+def add_probes(door: Door, metrics: Metrics, exposition: Exposition) -> None:
+    """GET /live, /ready (with their aliases), /health and /metrics."""
+    probes = Probes(door, metrics, exposition)
+    for path in ("/live", "/livez", "/healthz"):
+        door.add_page(path, probes.live)
+    for path in ("/ready", "/readyz"):
+        door.add_page(path, probes.ready)
+    door.add_page("/health", probes.health)
+    door.add_page("/metrics", probes.numbers)
+
+
+class Probes:
+    """Readiness is the engine's own word: a model counts as loaded after it has answered."""
+
+    def __init__(self, door: Door, metrics: Metrics, exposition: Exposition) -> None:
+        self._door = door
+        self._metrics = metrics
+        self._exposition = exposition
+        self._since = time.monotonic()
+
+    async def live(self, _call: Call) -> Reply:
+        """200 as long as the event loop turns."""
+        return _json({"status": "alive"})
+
+    async def ready(self, _call: Call) -> Reply:
+        """200 when a model is loaded and none is loading; else 503. Says no names."""
+        return _answer({"status": self._status((await self._door.cards()).cards)})
+
+    async def health(self, _call: Call) -> Reply:
+        """Every model with its state; the fields that Synesis's users look at, first."""
+        cards = (await self._door.cards()).cards
+        status = self._status(cards)
+        memory = self._metrics.memory()
+        device = next((card.device for card in cards if card.state == "loaded"), "cpu")
+        facts: dict[str, Any] = {
+            "status": status,
+            "version": self._metrics.version,
+            "uptime_seconds": round(time.monotonic() - self._since, 3),
+            "embedding_model": _brief(cards, "encode"),
+            "reranker_model": _brief(cards, "score"),
+            "gpu": {
+                "available": not device.startswith("cpu"),
+                "device_name": device or None,
+                "memory_allocated_bytes": memory,
+                "memory_allocated_mb": round(memory / 2**20, 1),
+            },
+            "models": [_whole(card) for card in cards],
+        }
+        return _answer(facts)
+
+    async def numbers(self, call: Call) -> Reply:
+        """Prometheus's text, or OpenMetrics where it is asked for."""
+        cards = (await self._door.cards()).cards
+        body, kind = self._exposition.render(cards, call.headers.get("accept", ""))
+        return Reply(body, 200, {"content-type": kind, "cache-control": "no-store"})
+
+    def _status(self, cards: tuple[Card, ...]) -> str:
+        states = {card.state for card in cards}
+        if self._door.draining:
+            return "stopping"
+        if "loading" in states:
+            return "loading"
+        if "loaded" in states:
+            return "ready"
+        return "failed" if "failed" in states else "loading"
+
+
+def _answer(facts: dict[str, Any]) -> Reply:
+    """A permanent failure carries no Retry-After: waiting would not help."""
+    if facts["status"] == "ready":
+        return _json(facts)
+    return _json(facts, 503, {} if facts["status"] == "failed" else {"retry-after": RETRY})
+
+
+def _json(facts: Any, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
+    fixed = {"content-type": "application/json", "cache-control": "no-store"}
+    return Reply(orjson.dumps(facts), status, {**fixed, **(headers or {})})
+
+
+def _brief(cards: tuple[Card, ...], task: str) -> dict[str, Any]:
+    """The model that a request without a model's name would get, as Synesis tells of it."""
+    able = [card for card in cards if task in card.tasks]
+    able.sort(key=lambda card: task == "score" and card.scoring != "cross-encoder")
+    if not able:
+        return {"path": None, "loaded": False, "device": None}
+    card = able[0]
+    return {"path": card.name, "loaded": card.state == "loaded", "device": card.device or None}
+
+
+def _whole(card: Card) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "state": card.state,
+        "reason": card.reason or None,
+        "tasks": card.tasks,
+        "architecture": card.architecture or None,
+        "device": card.device or None,
+        "dtype": card.dtype or None,
+        "runtime": card.runtime or None,
+        "dimension": card.dims,
+        "max_tokens": card.max_tokens,
+        "revision": card.revision,
+    }

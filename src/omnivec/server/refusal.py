@@ -1,0 +1,48 @@
+"""What the HTTP protocol answers by itself, before any application sees the request."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+MAX_URL = 8 * 1024
+MAX_HEAD = 16 * 1024
+MAX_HEADERS = 100
+
+
+class Refusal(Exception):  # noqa: N818 - it is not an error of ours
+    """Raised in a parser callback: this request is answered here, and the connection closed."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+    def answer(self) -> bytes:
+        """The whole response, in the envelope of OpenAI."""
+        error = {
+            "message": self.message,
+            "type": "invalid_request_error",
+            "param": None,
+            "code": self.code,
+        }
+        body = json.dumps({"error": error}).encode()
+        head = (
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
+            "content-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        return head.encode() + body
+
+
+MALFORMED = Refusal(400, "BAD_HTTP", "This is not a valid HTTP/1.1 request.")
+BAD_HOST = Refusal(400, "BAD_HOST", "A request carries exactly one valid Host header.")
+BAD_VERSION = Refusal(400, "BAD_HTTP", "HTTP/1.1 and HTTP/1.0 are spoken here.")
+LONG_URL = Refusal(414, "URI_TOO_LONG", f"A URL may be {MAX_URL} bytes long.")
+LARGE_HEAD = Refusal(431, "HEADERS_TOO_LARGE", f"Headers may be {MAX_HEAD} bytes together.")
+MANY_HEADERS = Refusal(431, "HEADERS_TOO_LARGE", f"A request may have {MAX_HEADERS} headers.")
+SLOW_HEAD = Refusal(408, "REQUEST_TIMEOUT", "The headers came too slowly.")
+SLOW_BODY = Refusal(408, "REQUEST_TIMEOUT", "The body came too slowly.")
+CROWDED = Refusal(503, "TOO_MANY_CONNECTIONS", "All connections are in use; try again.")

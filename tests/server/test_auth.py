@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from omnivec.core.errors import BadRequest, Unauthorized
+from omnivec.server.auth import Hosts, Keys
+
+KEYS = Keys(["alpha-key", "beta-key"])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Bearer alpha-key"},
+        {"authorization": "bearer beta-key"},
+        {"x-api-key": "alpha-key"},
+        {"api-key": "beta-key"},
+        {"authorization": "Bearer none", "api-key": "beta-key"},
+    ],
+)
+def test_a_key_in_any_of_three_headers_passes(headers):
+    assert KEYS
+    KEYS.check(headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": ""},
+        {"authorization": "Bearer"},
+        {"authorization": "Bearer "},
+        {"authorization": "Bearer  alpha-key"},
+        {"authorization": "Bearer alpha-key "},
+        {"authorization": "Bearer alpha-ke"},
+        {"authorization": "Bearer ALPHA-KEY"},
+        {"authorization": "Basic alpha-key"},
+        {"authorization": "alpha-key"},
+        {"authorization": "Bearer \xe9\udc80"},
+        {"x-api-key": ""},
+        {"cookie": "api-key=alpha-key"},
+    ],
+)
+def test_anything_else_does_not(headers):
+    with pytest.raises(Unauthorized):
+        KEYS.check(headers)
+
+
+def test_without_keys_every_header_passes():
+    for keys in (Keys(), Keys([""])):
+        assert not keys
+        keys.check({"authorization": "Bearer None"})
+        keys.check({})
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost:8400", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:99", "[::1]:8400"],
+)
+def test_a_server_on_loopback_answers_to_its_own_names(host):
+    Hosts("127.0.0.1", keyed=False).check({"host": host})
+    Hosts("localhost", keyed=False).check({"host": host})
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8400", "localhost.evil.example", "localhost:x", "", "::1"],
+)
+def test_and_to_no_foreign_one(host):
+    with pytest.raises(BadRequest, match="Host"):
+        Hosts("::1", keyed=False).check({"host": host})
+
+
+def test_the_configured_name_counts():
+    Hosts("127.0.0.7", keyed=False).check({"host": "127.0.0.7:8400"})
+
+
+def test_with_a_key_or_another_address_every_host_passes():
+    Hosts("127.0.0.1", keyed=True).check({"host": "proxy.example"})
+    Hosts("0.0.0.0", keyed=False).check({"host": "proxy.example"})
+    Hosts("box.example", keyed=False).check({"host": "anything"})

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import pytest
+from serving import CARD, OPENAI, TinyEngine, Wire, embeddings, models
+
+from omnivec.core.errors import Overloaded, Unsupported
+from omnivec.core.nouns import Call, Reply
+from omnivec.core.settings import Settings
+from omnivec.server.door import Door
+from omnivec.server.metrics import Metrics
+
+INPUTS = Wire("synesis", embeddings(recognises=lambda fields: "inputs" in fields))
+
+
+def door(*dialects, engine=None, **settings) -> Door:
+    named = {dialect.name: dialect for dialect in dialects or (OPENAI,)}
+    return Door(named, engine or TinyEngine(), settings=Settings(**settings), metrics=Metrics())
+
+
+def ask(at: Door, body: object = None, path: str = "/v1/embeddings", **headers: str) -> Reply:
+    raw = body if isinstance(body, bytes) else json.dumps(body or {"input": "hi"}).encode()
+    found = {"host": "localhost", **{name.replace("_", "-"): v for name, v in headers.items()}}
+    return asyncio.run(at.answer(Call("POST", path, raw, headers=found)))
+
+
+def get(at: Door, path: str, method: str = "GET", **headers: str) -> Reply:
+    return asyncio.run(at.answer(Call(method, path, headers={"host": "localhost", **headers})))
+
+
+def test_a_call_is_decoded_run_and_encoded():
+    reply = ask(door(), {"input": ["a", "bb"]})
+    assert reply.status == 200
+    vectors = [entry["embedding"] for entry in json.loads(reply.body)["data"]]
+    assert vectors == [[1, 1, 0, 0], [2, 1, 0, 0]]
+
+
+def test_times_are_told_in_milliseconds():
+    headers = ask(door()).headers
+    assert headers["x-tokenization-time"] == "1.00"
+    assert headers["x-queue-time"] == "2.00"
+    assert headers["x-inference-time"] == "3.00"
+    assert float(headers["x-total-time"]) >= 0
+    assert "x-omnivec-ignored" not in headers
+
+
+def test_what_was_ignored_or_cut_is_told():
+    headers = ask(door(), {"input": ["ignored", "long"]}).headers
+    assert headers["x-omnivec-ignored"] == "instruction"
+    assert headers["x-omnivec-truncated"] == "1/2"
+
+
+def test_a_dialects_prefixes_are_one_path_to_it():
+    at = door(Wire("openai", embeddings(), models("/v1/models/{id:path}"), prefixes=("", "/api")))
+    assert json.loads(ask(at, path="/api/v1/embeddings/").body)["path"] == "/v1/embeddings/"
+    reply = get(at, "/api/v1/models/BAAI/bge-m3")
+    assert json.loads(reply.body)["params"] == {"id": "BAAI/bge-m3"}
+
+
+@pytest.mark.parametrize("order", [(OPENAI, INPUTS), (INPUTS, OPENAI)])
+def test_a_shared_path_is_told_apart_by_the_body(order):
+    at = door(*order)
+    # the second dialect reads nothing but `input`, so its own fault shows that it was asked
+    assert "synesis" in json.loads(ask(at, {"inputs": ["a"]}).body)
+    assert "data" in json.loads(ask(at, {"input": "a"}).body)
+    assert "openai" in json.loads(ask(at, {"neither": 1}).body)
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{", b"\xff", b'{"a":' * 100_000, b'"x"'])
+def test_a_body_that_is_nobodys_is_spoken_of_by_the_default_dialect(body):
+    for profile, speaker in ((None, "openai"), ("synesis", "synesis")):
+        reply = ask(door(OPENAI, INPUTS, profile=profile), body)
+        assert reply.status == 400
+        assert speaker in json.loads(reply.body)
+
+
+def test_a_path_where_every_dialect_recognises_its_own_refuses_the_rest():
+    at = door(OPENAI, Wire("tei", embeddings("/rerank", recognises=lambda f: "texts" in f)))
+    reply = ask(at, {"documents": []}, "/rerank")
+    assert reply.status == 400
+    assert "tei" in json.loads(reply.body)
+
+
+def test_two_dialects_that_claim_one_path_are_refused_at_the_start():
+    with pytest.raises(RuntimeError, match="claimed by 'openai' and 'other'"):
+        door(OPENAI, Wire("other", embeddings()))
+
+
+def test_a_page_cannot_take_a_dialects_path():
+    async def page(_call: Call) -> Reply:
+        return Reply(b"")
+
+    with pytest.raises(RuntimeError, match="two routes"):
+        door().add_page("/v1/models", page)
+
+
+def test_an_unknown_path_and_a_wrong_method_are_spoken_of_by_the_default_dialect():
+    at = door(INPUTS, OPENAI)
+    reply = get(at, "/nowhere")
+    assert (reply.status, json.loads(reply.body)["code"]) == (404, "not_found")
+    assert "openai" in json.loads(reply.body)
+    reply = get(at, "/v1/embeddings", "DELETE")
+    assert (reply.status, reply.headers["allow"]) == (405, "POST")
+    assert "openai" in json.loads(reply.body)
+    assert "synesis" in json.loads(get(door(INPUTS, OPENAI, profile="synesis"), "/no").body)
+
+
+class Refusing(TinyEngine):
+    async def run(self, task):
+        raise self.fault
+
+
+@pytest.mark.parametrize(
+    "fault", [Overloaded("The queue is full.", retry_after=1), Unsupported("No.", param="dims")]
+)
+def test_an_engines_fault_is_the_dialects_to_tell(fault):
+    engine = Refusing()
+    engine.fault = fault
+    reply = ask(door(engine=engine))
+    assert reply.status == fault.status
+    assert json.loads(reply.body)["code"] == fault.code
+
+
+def test_any_other_exception_is_logged_and_told_by_its_id_alone(caplog):
+    with caplog.at_level(logging.ERROR):
+        reply = ask(door(), {"input": "bug"}, x_request_id="mine-7")
+    assert reply.status == 500
+    said = json.loads(reply.body)
+    assert said["code"] == "model_failed"
+    assert "mine-7" in said["openai"]
+    assert "secret" not in reply.body.decode()
+    assert "mine-7" in caplog.text
+    assert "a secret of the machine" in caplog.text
+
+
+def test_a_sane_request_id_is_kept_and_any_other_replaced():
+    at = door()
+    assert ask(at, x_request_id="abc-1.2/3").headers["x-request-id"] == "abc-1.2/3"
+    made = [
+        ask(at, x_request_id=given).headers["x-request-id"]
+        for given in ("", "x" * 129, "caf\xe9", "a\tb", "a\x00b")
+    ]
+    assert len(set(made)) == len(made)
+    assert not {"", "x" * 129, "caf\xe9", "a\tb", "a\x00b"} & set(made)
+
+
+def test_with_keys_everything_but_the_open_paths_needs_one():
+    at = door(api_keys=("k",))
+
+    async def page(_call: Call) -> Reply:
+        return Reply(b"open")
+
+    at.add_page("/live", page)
+    at.add_page("/metrics", page)
+    assert get(at, "/live").status == 200
+    assert get(at, "/live/").status == 200
+    for path in ("/metrics", "/v1/models", "/nowhere", "//live", "/live/../metrics"):
+        reply = get(at, path)
+        assert (path, reply.status) == (path, 401)
+        assert reply.headers["www-authenticate"] == "Bearer"
+    assert get(at, "/metrics", authorization="Bearer k").status == 200
+    assert get(at, "/nowhere", authorization="Bearer k").status == 404
+
+
+def test_the_body_is_not_fetched_before_the_key_was_checked():
+    async def main() -> tuple[int, int]:
+        fetched = []
+
+        async def read() -> bytes:
+            fetched.append(1)
+            return b'{"input": "a"}'
+
+        at = door(api_keys=("k",))
+        headers = {"host": "localhost"}
+        refused = await at.answer(Call("POST", "/v1/embeddings", headers=headers), read)
+        assert not fetched
+        headers["x-api-key"] = "k"
+        answered = await at.answer(Call("POST", "/v1/embeddings", headers=headers), read)
+        assert fetched
+        return refused.status, answered.status
+
+    assert asyncio.run(main()) == (401, 200)
+
+
+def test_a_foreign_host_is_refused_on_loopback_without_keys():
+    reply = get(door(), "/v1/models", host="rebound.example")
+    assert reply.status == 400
+    assert get(door(api_keys=("k",)), "/v1/models", host="rebound.example").status == 401
+
+
+def test_the_doors_numbers_move():
+    at = door()
+    ask(at, {"input": ["a", "long"]})
+    ask(at, {"input": "bug"})
+    ask(at, {"input": "a", "model": "unknown"})
+    work = at.metrics.work[CARD.name, "embeddings"]
+    assert (work.requests, work.items, work.tokens, work.truncated) == (1, 2, 6, 1)
+    codes = {code: count for (_, _, code), count in at.metrics.errors.items()}
+    assert codes == {"model_failed": 1, "model_not_found": 1}
+    assert at.metrics.traffic["/v1/embeddings", "POST"].statuses == [0, 0, 1, 0, 1, 1]
+    assert at.metrics.in_flight == 0
+
+
+def test_a_server_without_dialects_is_refused():
+    with pytest.raises(RuntimeError, match="dialect"):
+        Door({}, TinyEngine(), settings=Settings(), metrics=Metrics())

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+
+import pytest
+from serving import build, running
+
+from omnivec.core.plugins import discover
+from omnivec.server.openapi import document
+
+
+@pytest.fixture(scope="module")
+def described() -> dict:
+    app, settings, _ = build(discover("dialects"))
+    return json.loads(document(app.door, settings))
+
+
+def operations(described: dict) -> list[tuple[str, str, dict]]:
+    return [
+        (method, path, operation)
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def test_it_is_openapi_3_1(described):
+    assert described["openapi"] == "3.1.0"
+    assert described["info"]["version"] == "1.2.3"
+
+
+def test_every_operation_says_what_it_is(described):
+    seen = set()
+    for _, path, operation in operations(described):
+        assert operation["summary"], path
+        assert operation["tags"], path
+        assert "200" in operation["responses"], path
+        assert operation["operationId"] not in seen
+        seen.add(operation["operationId"])
+        for name in (part[1:-1] for part in path.split("/") if part.startswith("{")):
+            assert [entry["name"] for entry in operation["parameters"]] == [name]
+
+
+def test_every_reference_leads_somewhere(described):
+    def references(value: object) -> set[str]:
+        if isinstance(value, dict):
+            own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+            return own.union(*map(references, value.values()))
+        if isinstance(value, list):
+            return set().union(*map(references, value))
+        return set()
+
+    found = references(described)
+    assert found
+    for reference in found:
+        name = reference.removeprefix("#/components/schemas/")
+        assert name in described["components"]["schemas"]
+
+
+def test_every_post_has_a_body_with_an_example_and_a_curl_line(described):
+    posts = [(path, op) for method, path, op in operations(described) if method == "post"]
+    assert "/v1/embeddings" in [path for path, _ in posts]
+    for path, operation in posts:
+        body = operation["requestBody"]["content"]["application/json"]
+        assert body["schema"], path
+        assert len(body["examples"]) == len(operation["tags"]), path
+        for sample in operation["x-codeSamples"]:
+            words = shlex.split(sample["source"].replace("\\\n", " "))
+            assert words[:2] == ["curl", f"http://127.0.0.1:8400{path}"]
+            json.loads(words[-1])
+            assert sample["source"] in operation["description"]
+
+
+def test_dialects_that_share_a_path_are_one_operation_with_several_bodies(described):
+    operation = described["paths"]["/v1/embeddings"]["post"]
+    assert operation["tags"] == ["openai", "synesis"]
+    body = operation["requestBody"]["content"]["application/json"]
+    assert len(body["schema"]["oneOf"]) == 2
+    assert set(body["examples"]) == {"openai", "synesis"}
+
+
+def test_paths_that_do_the_same_are_told_of_together(described):
+    assert "/v1/models" in described["paths"]
+    assert "/api/v1/models" not in described["paths"]
+    assert "`/api/v1/models`" in described["paths"]["/v1/models"]["get"]["description"]
+    assert "/embeddings" not in described["paths"]
+    told = described["paths"]["/v1/embeddings"]["post"]["description"]
+    assert "`/embeddings` (openai only)" in told
+
+
+def test_faults_are_shown_in_each_dialects_envelope_and_status(described):
+    responses = described["paths"]["/v1/embeddings"]["post"]["responses"]
+    examples = responses["400"]["content"]["application/json"]["examples"]
+    assert "error" in examples["openai: bad_request"]["value"]
+    examples = responses["422"]["content"]["application/json"]["examples"]
+    assert "detail" in examples["synesis: bad_request"]["value"]
+
+
+def test_keys_are_asked_for_where_there_are_any(described):
+    assert described["security"] == []
+    app, settings, _ = build(discover("dialects"), api_keys=("k",), host="0.0.0.0")
+    keyed = json.loads(document(app.door, settings))
+    assert keyed["security"] == [{"key": []}]
+    sample = keyed["paths"]["/v1/embeddings"]["post"]["x-codeSamples"][0]["source"]
+    assert "Bearer KEY" in sample
+    assert "http://127.0.0.1:8400/" in sample
+
+
+def test_every_curl_line_works_when_pasted():
+    with running(discover("dialects")) as server, server.client() as client:
+        described = client.get("/openapi.json").json()
+        ran = 0
+        for method, path, operation in operations(described):
+            for sample in operation.get("x-codeSamples", []):
+                line = sample["source"].replace("http://127.0.0.1:8400", server.url)
+                line = line.replace("{id}", "tiny/model")
+                tell = f"{line} --silent --output /dev/null --write-out '%{{http_code}}'"
+                told = subprocess.run(tell, shell=True, capture_output=True, check=True, timeout=60)
+                assert (method, path, told.stdout) == (method, path, b"200")
+                ran += 1
+    assert ran > 8
