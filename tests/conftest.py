@@ -8,4 +8,4 @@ os.environ.update(
     HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", NO_COLOR="1"
 )
 
-from checkpoints import tiny_checkpoints  # noqa: E402, F401 - the environment comes first
+from checkpoints import tiny_checkpoints  # noqa: F401 - the environment comes first

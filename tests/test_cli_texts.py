@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnivec.hosts.progress import Progress
 from omnivec.cli.texts import InputError, JsonLines, Npy, Record, Texts, output
+from omnivec.hosts.progress import Progress
 
 
 def read(path: Path, kind: str = "auto") -> list[Record]:

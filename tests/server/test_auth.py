@@ -79,3 +79,7 @@ def test_with_a_key_or_another_address_every_host_passes():
     Hosts("127.0.0.1", keyed=True).check({"host": "proxy.example"})
     Hosts("0.0.0.0", keyed=False).check({"host": "proxy.example"})
     Hosts("box.example", keyed=False).check({"host": "anything"})
+
+
+def test_a_call_that_came_by_another_way_than_http_has_no_host():
+    Hosts("127.0.0.1", keyed=False).check({})

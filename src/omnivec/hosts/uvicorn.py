@@ -94,7 +94,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
             opened.close()
         raise PortError(
             error.errno,
-            f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); "
+            f"cannot listen on {host}:{port} ({error.strerror}); "
             "choose another with --host or --port",
         ) from error
     return sockets

@@ -61,10 +61,11 @@ class Hosts:
         self._names = None if keyed or not _is_loopback(host) else _LOOPBACK | {_bracket(host)}
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raises `BadRequest` for a Host that is not one of this server's."""
-        if self._names is None:
+        """Raises `BadRequest` for a Host that is not one of this server's. Every browser sends
+        one, so a call without any is none of a foreign page's."""
+        host = headers.get("host")
+        if self._names is None or host is None:
             return
-        host = headers.get("host", "")
         if host not in self._names and _PORT.sub("", host).lower() not in self._names:
             raise BadRequest(
                 "This Host header is not accepted: without an API key this server answers to "

@@ -126,6 +126,7 @@ class Metrics:
     def worked(self, operation: str, result: Result, seconds: float) -> None:
         """A model answered. `operation` is the endpoint's `counted` name."""
         usage, timing = result.usage, result.timing
+        self._models.add(result.card.name)
         work = self.work[result.card.name, operation]
         work.requests += 1
         work.items += usage.items
