@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from omnivec.core.errors import BadRequest, Unauthorized
-from omnivec.server.auth import Hosts, Keys
+from omnivec.core.nouns import Call
+from omnivec.server.auth import Hosts, Keys, challenge
 
 KEYS = Keys(["alpha-key", "beta-key"])
 
@@ -44,6 +47,17 @@ def test_a_key_in_any_of_three_headers_passes(headers):
 def test_anything_else_does_not(headers):
     with pytest.raises(Unauthorized):
         KEYS.check(headers)
+
+
+def test_a_browser_sends_the_key_as_a_password_and_is_asked_for_it():
+    KEYS.check({"authorization": "Basic " + base64.b64encode(b"me:alpha-key").decode()})
+    for wrong in (b"me:beta", b"alpha-key", b"\xff:alpha-key"):
+        with pytest.raises(Unauthorized):
+            KEYS.check({"authorization": "Basic " + base64.b64encode(wrong).decode()})
+    page = Call("GET", "/docs", headers={"accept": "text/html,*/*"})
+    assert challenge(page).startswith("Basic ")
+    assert challenge(Call("GET", "/v1/models", headers={"accept": "*/*"})) == "Bearer"
+    assert challenge(Call("POST", "/v1/embeddings", headers=page.headers)) == "Bearer"
 
 
 def test_without_keys_every_header_passes():

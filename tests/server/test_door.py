@@ -71,8 +71,8 @@ def test_a_shared_path_is_told_apart_by_the_body(order):
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{", b"\xff", b'{"a":' * 100_000, b'"x"'])
 def test_a_body_that_is_nobodys_is_spoken_of_by_the_default_dialect(body):
-    for profile, speaker in ((None, "openai"), ("synesis", "synesis")):
-        reply = ask(door(OPENAI, INPUTS, profile=profile), body)
+    for speaker in ("openai", "synesis"):
+        reply = ask(door(OPENAI, INPUTS, dialect=speaker), body)
         assert reply.status == 400
         assert speaker in json.loads(reply.body)
 
@@ -105,7 +105,7 @@ def test_an_unknown_path_and_a_wrong_method_are_spoken_of_by_the_default_dialect
     reply = get(at, "/v1/embeddings", "DELETE")
     assert (reply.status, reply.headers["allow"]) == (405, "POST")
     assert "openai" in json.loads(reply.body)
-    assert "synesis" in json.loads(get(door(INPUTS, OPENAI, profile="synesis"), "/no").body)
+    assert "synesis" in json.loads(get(door(INPUTS, OPENAI, dialect="synesis"), "/no").body)
 
 
 class Refusing(TinyEngine):

@@ -183,12 +183,11 @@ def _own(environ: Mapping[str, str]) -> Layer:
 
 
 def _common(environ: Mapping[str, str]) -> Layer:
-    found = {
+    return {
         name: Given(environ[variable], f"environment {variable}")
         for variable, name in reversed(COMMON.items())
         if environ.get(variable, "").strip() and not LINK.match(environ[variable])
     }
-    return found
 
 
 def _find(file: str | Path | None, environ: Mapping[str, str]) -> Path | None:

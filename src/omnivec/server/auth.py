@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -9,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from omnivec.core.errors import BadRequest, Unauthorized
+from omnivec.core.nouns import Call
 
 OPEN = frozenset({"/live", "/livez", "/healthz", "/ready", "/readyz"})
 """The only paths that answer without a key; every other path is closed when there are keys."""
@@ -20,8 +22,9 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 class Keys:
     """The API keys, kept as SHA-256 digests and compared in constant time.
 
-    A key is taken from `Authorization: Bearer`, `x-api-key` or `api-key`, never from the
-    query or a cookie. Without keys every header passes, an empty or a made-up one too.
+    A key is taken from `Authorization: Bearer`, `x-api-key` or `api-key`, and as the password
+    of `Authorization: Basic`, which is what a browser can send; never from the query or a
+    cookie. Without keys every header passes, an empty or a made-up one too.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
@@ -34,10 +37,8 @@ class Keys:
         """Raises `Unauthorized` unless one of the headers carries a key. Names in lower case."""
         if not self._digests:
             return
-        bearer = headers.get("authorization", "")
-        scheme, _, token = bearer.partition(" ")
         given = (
-            token if scheme.lower() == "bearer" else "",
+            _credential(headers.get("authorization", "")),
             headers.get("x-api-key", ""),
             headers.get("api-key", ""),
         )
@@ -71,6 +72,25 @@ class Hosts:
                 "This Host header is not accepted: without an API key this server answers to "
                 "localhost only."
             )
+
+
+def challenge(call: Call) -> str:
+    """The value of WWW-Authenticate: a browser that opens a page is asked for a password."""
+    page = call.method == "GET" and "text/html" in call.headers.get("accept", "")
+    return 'Basic realm="omnivec: the API key is the password"' if page else "Bearer"
+
+
+def _credential(header: str) -> str:
+    """The key in an Authorization header, "" where there is none."""
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return token
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(token, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _digest(key: str) -> bytes:

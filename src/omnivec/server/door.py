@@ -15,7 +15,7 @@ from omnivec.core.errors import BadRequest, Fault, Loading, ModelFailed, Unautho
 from omnivec.core.nouns import Call, Describe, Limits, Reply, Result
 from omnivec.core.seams import Dialect, Endpoint, Engine
 from omnivec.core.settings import Settings
-from omnivec.server.auth import OPEN, Hosts, Keys
+from omnivec.server.auth import OPEN, Hosts, Keys, challenge
 from omnivec.server.metrics import Metrics, Traffic
 from omnivec.server.routes import NotAllowed, Table
 
@@ -65,6 +65,7 @@ class Route(msgspec.Struct):
 class Visit(msgspec.Struct):
     """What is known so far of a call that is being answered."""
 
+    call: Call
     dialect: Dialect
     body: bytes = b""
     operation: str | None = None
@@ -73,7 +74,7 @@ class Visit(msgspec.Struct):
 
 
 class Door:
-    """Answers calls. `dialects` by name; the profile's (or "openai") speaks where no other
+    """Answers calls. `dialects` by name; the one that the settings name speaks where no other
     dialect can be told. Raises RuntimeError when two endpoints claim one path."""
 
     def __init__(
@@ -86,8 +87,7 @@ class Door:
     ) -> None:
         if not dialects:
             raise RuntimeError("a server needs at least one dialect")
-        first = settings.profile or "openai"
-        self.speaker = dialects.get(first) or next(iter(dialects.values()))
+        self.speaker = dialects.get(settings.dialect) or next(iter(dialects.values()))
         self.engine = engine
         self.metrics = metrics
         self.keys = Keys(settings.api_keys)
@@ -128,7 +128,7 @@ class Door:
         started = time.perf_counter()
         request = self._name(call)
         route: Route | None = None
-        visit = Visit(self.speaker)
+        visit = Visit(call, self.speaker)
         self.metrics.in_flight += 1
         try:
             self._hosts.check(call.headers)
@@ -238,7 +238,7 @@ class Door:
         if isinstance(fault, NotAllowed):
             return _with(reply, "allow", fault.allow)
         if isinstance(fault, Unauthorized):
-            return _with(reply, "www-authenticate", "Bearer")
+            return _with(reply, "www-authenticate", challenge(visit.call))
         return reply
 
 
