@@ -109,7 +109,6 @@ class Resident:
             self.batcher = await asyncio.get_running_loop().run_in_executor(pool, self._open)
             await self._prove(self.batcher)
             self._note(state="loaded")
-            log.info("%s: ready (%s, %s)", self.card.name, self.card.device, self.card.dtype)
         except CheckpointError as error:
             self._note(state="failed", reason=str(error))
             log.error("%s", error)  # noqa: TRY400 - the text is for the operator, no trace
