@@ -20,26 +20,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from vocabularies import SENTENCES, tokenizer, wordpiece
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-SENTENCES = (
-    "The quick brown fox jumps over the lazy dog near the river bank.",
-    "A server turns sentences into vectors, and vectors into answers!",
-    "How many people live in Berlin? About 3,700,000 of them.",
-    "Rerank these 12 documents: which one answers the question best?",
-    "unaffable embeddings; running, runner, ran - e-mail: someone@example.org",
-    "Die Größe des Hauses überraschte die Gäste am späten Abend.",
-    "La recherche sémantique trouve des réponses, même sans mots communs.",
-    "Быстрая коричневая лиса прыгает через ленивую собаку.",
-    "Η γρήγορη αλεπού πηδάει πάνω από το τεμπέλικο σκυλί.",
-    "الثعلب البني السريع يقفز فوق الكلب الكسول.",
-    "तेज़ भूरी लोमड़ी आलसी कुत्ते के ऊपर कूदती है।",
-    "สุนัขจิ้งจอกสีน้ำตาลกระโดดข้ามสุนัขขี้เกียจ",
-    "敏捷的棕色狐狸跳过了懒狗。 今天的天气很好。",
-    "素早い茶色の狐がのろまな犬を飛び越える。",
-)
+__all__ = [
+    "IDENTITY",
+    "KINDS",
+    "MODES",
+    "SENTENCES",
+    "TANH",
+    "build_encoder",
+    "build_static_model2vec",
+    "build_static_st",
+    "drop_tensor",
+    "header_of",
+    "tiny_checkpoints",
+    "truncate_weights",
+]
+
 MODES = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "last")
 TANH = "torch.nn.modules.activation.Tanh"
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -145,9 +146,9 @@ def build_encoder(
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = KINDS[kind]
-    tokenizer = _tokenizer(made, positions)
-    tokenizer.save_pretrained(folder)
-    told = {**_common(made, tokenizer, positions, hidden_size), **_labelled(num_labels, labels)}
+    tokens = tokenizer(made.tokenizer, positions, segments=made.segments)
+    tokens.save_pretrained(folder)
+    told = {**_common(made, tokens, positions, hidden_size), **_labelled(num_labels, labels)}
     ending = "Model" if num_labels is None else "ForSequenceClassification"
     model = _model(made.classes, ending, {**made.config(told), **(config or {})}, seed)
     size = "20KB" if shards else "5GB"
@@ -169,15 +170,15 @@ def build_encoder(
     return folder
 
 
-def _common(made: _Kind, tokenizer: Any, positions: int, hidden_size: int) -> dict[str, Any]:
+def _common(made: _Kind, tokens: Any, positions: int, hidden_size: int) -> dict[str, Any]:
     return {
-        "vocab_size": len(tokenizer),
+        "vocab_size": len(tokens),
         "hidden_size": hidden_size,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "intermediate_size": 2 * hidden_size,
         "max_position_embeddings": positions + made.offset,
-        "pad_token_id": tokenizer.pad_token_id,
+        "pad_token_id": tokens.pad_token_id,
         "initializer_range": 0.3,
     }
 
@@ -341,10 +342,10 @@ def build_static_model2vec(
     """As model2vec saves it: one row for each token, or with `mapping` for each of fewer
     clusters; `weights` scales tokens one by one; `modules` adds sentence-transformers' files."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _wordpiece("[CLS]", "[SEP]", "[PAD]")
-    tokenizer.post_processor = None
-    tokenizer.save(str(folder / "tokenizer.json"))
-    size = tokenizer.get_vocab_size()
+    tokens = wordpiece("[CLS]", "[SEP]", "[PAD]")
+    tokens.post_processor = None
+    tokens.save(str(folder / "tokenizer.json"))
+    size = tokens.get_vocab_size()
     random = np.random.default_rng(seed)
     rows = size // 2 if mapping else size
     arrays = {"embeddings": random.standard_normal((rows, dims)).astype(dtype)}
@@ -384,10 +385,10 @@ def build_static_st(
     """sentence-transformers' StaticEmbedding; in the "old" spelling in a folder of its own."""
     inner = folder / "0_StaticEmbedding" if spelling == "old" else folder
     inner.mkdir(parents=True, exist_ok=True)
-    tokenizer = _wordpiece("[CLS]", "[SEP]", "[PAD]")
-    tokenizer.save(str(inner / "tokenizer.json"))
+    tokens = wordpiece("[CLS]", "[SEP]", "[PAD]")
+    tokens.save(str(inner / "tokenizer.json"))
     random = np.random.default_rng(seed)
-    rows = random.standard_normal((tokenizer.get_vocab_size(), dims)).astype(np.float32)
+    rows = random.standard_normal((tokens.get_vocab_size(), dims)).astype(np.float32)
     _write_weights(inner / "model.safetensors", {"embedding.weight": rows})
     path = "0_StaticEmbedding" if spelling == "old" else ""
     listed = [_module(0, "StaticEmbedding", path, spelling)]
@@ -397,130 +398,6 @@ def build_static_st(
     _write_json(folder / "modules.json", listed)
     _write_prompts(folder, spelling, prompts or {}, None)
     return folder
-
-
-# ── tokenizers ───────────────────────────────────────────────────────────────────────────
-
-
-def _tokenizer(made: _Kind, positions: int) -> Any:
-    from transformers import PreTrainedTokenizerFast
-
-    if made.tokenizer == "wordpiece":
-        inner, names = _wordpiece("[CLS]", "[SEP]", "[PAD]"), _BERT
-    elif made.tokenizer == "wordpiece_s":
-        inner, names = _wordpiece("<s>", "</s>", "<pad>", joint="</s> </s>"), _ROBERTA
-    elif made.tokenizer == "unigram":
-        inner, names = _unigram(), _ROBERTA
-    elif made.tokenizer == "bytes":
-        inner, names = _bytes(_ROBERTA, "</s> </s>"), _ROBERTA
-    else:
-        inner, names = _bytes(_BERT, "[SEP]"), _BERT
-    inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    if not made.segments:
-        inputs.remove("token_type_ids")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, model_max_length=positions, model_input_names=inputs, **names
-    )
-
-
-_BERT = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
-_ROBERTA = {
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "pad_token": "<pad>",
-    "unk_token": "<unk>",
-    "cls_token": "<s>",
-    "sep_token": "</s>",
-    "mask_token": "<mask>",
-}
-
-
-def _wordpiece(first: str, last: str, pad: str, joint: str | None = None) -> Any:
-    """As BERT's; with `<s>` in the order that puts the padding at 1, as MPNet has it.
-
-    The vocabulary is put together here, not trained: the trainer's order changes by run.
-    """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-
-    bert = pad == "[PAD]"
-    unknown, mask = ("[UNK]", "[MASK]") if bert else ("<unk>", "<mask>")
-    specials = [pad, unknown, first, last, mask] if bert else [first, pad, last, unknown, mask]
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    words = [
-        word
-        for sentence in SENTENCES
-        for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(
-            normalizer.normalize_str(sentence)
-        )
-    ]
-    letters = sorted(set("".join(words)))
-    pieces = [*letters, *(f"##{letter}" for letter in letters), *_frequent(words)]
-    vocabulary = dict.fromkeys(specials + pieces)
-    made = Tokenizer(
-        models.WordPiece({piece: at for at, piece in enumerate(vocabulary)}, unk_token=unknown)
-    )
-    made.normalizer = normalizer
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = _template(made, first, last, joint or last)
-    return made
-
-
-def _frequent(words: Sequence[str]) -> list[str]:
-    """Every second word, so that some are one piece and others are many."""
-    return sorted({word for word in words if len(word) > 1})[::2]
-
-
-def _unigram() -> Any:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-
-    words = [f"\u2581{word}" for word in " ".join(SENTENCES).split()]
-    pieces = dict.fromkeys(sorted(set("".join(words))), -8.0)
-    pieces |= {word: -6.0 - len(word) / 10 for word in _frequent(words)}
-    specials = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("<mask>", 0.0)]
-    made = Tokenizer(models.Unigram([*specials, *pieces.items()], unk_id=3))
-    made.add_special_tokens([name for name, _ in specials])
-    made.normalizer = normalizers.NFKC()
-    made.pre_tokenizer = pre_tokenizers.Metaspace()
-    made.post_processor = _template(made, "<s>", "</s>", "</s> </s>")
-    return made
-
-
-def _bytes(names: Mapping[str, str], joint: str) -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    first, last = names["cls_token"], names["sep_token"]
-    pad, unknown, mask = names["pad_token"], names["unk_token"], names["mask_token"]
-    bert = pad == "[PAD]"
-    specials = [pad, unknown, first, last, mask] if bert else [first, pad, last, unknown, mask]
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=specials,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator(SENTENCES, trainer)
-    made.post_processor = _template(made, first, last, joint)
-    return made
-
-
-def _template(tokenizer: Any, first: str, last: str, joint: str) -> Any:
-    """`first A last`, and of a pair `first A joint B last`, segment 1 from B on in BERT."""
-    from tokenizers import processors
-
-    second = ":1" if first == "[CLS]" else ""
-    return processors.TemplateProcessing(
-        single=f"{first} $A {last}",
-        pair=f"{first} $A {joint} $B{second} {last}{second}",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, last)],
-    )
 
 
 # ── files, and the fixture ───────────────────────────────────────────────────────────────

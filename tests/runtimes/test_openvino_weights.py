@@ -243,9 +243,10 @@ def test_a_config_of_another_size_is_refused(copied):
         opened(folder)
 
 
-def test_a_config_that_lacks_a_size_is_refused(copied):
+@pytest.mark.parametrize("heads", [None, 0, 5, "two"])
+def test_a_config_that_garbles_a_size_is_refused(copied, heads):
     folder = copied()
-    edit(folder, num_attention_heads=None)
+    edit(folder, num_attention_heads=heads)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         opened(folder)
 

@@ -55,12 +55,12 @@ class Browser:
 
     def wait(self, script: str) -> Any:
         """Until the script's value is true."""
-        for _ in range(300):
+        for _ in range(150):
             # an element has no value of its own on this side of the pipe
             value = self.evaluate(f"((v) => v instanceof Node || v)({script})")
             if value:
                 return value
-            time.sleep(0.05)
+            time.sleep(0.2)
         raise AssertionError(f"never true: {script}; the page says {self.complaints}")
 
     def press(self, key: str, code: int) -> None:

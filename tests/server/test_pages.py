@@ -178,7 +178,8 @@ def test_an_example_runs_from_the_documentation(server, browser):
     block = "document.getElementById('operations-openai-post_v1_embeddings')"
     browser.wait(f"{block} && {block}.querySelector('.opblock-summary-control')")
     browser.evaluate(f"{block}.querySelector('.opblock-summary-control').click()")
-    browser.wait(f"{block}.querySelector('button.execute')")
+    # the editor is filled a moment after the button is there, and an empty body is not sent
+    browser.wait(f"/quick brown fox/.test({block}.querySelector('textarea')?.value)")
     browser.evaluate(f"{block}.querySelector('button.execute').click()")
     told = browser.wait(f"/Server response/.test({block}.innerText) && {block}.innerText")
     assert re.search(r"Server response\s+Code\s+Details\s+200\s", told)

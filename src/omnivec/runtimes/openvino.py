@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from omnivec.runtimes._openvino.blocks import Encoded
 
 BATCH_TOKENS = 1024
-FIRST = {name: np.ones((1, 8), np.int64) for name in ("input_ids", "attention_mask")}
+KERNELS = 256  # kept for each stream; without an end, each new shape costs 1 MB for good
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 _importing = Lock()
@@ -65,13 +65,17 @@ class OpenVINO:
             "INFERENCE_PRECISION_HINT": chosen,
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams,
+            "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
         }
         try:
             compiled = core.compile_model(model, "CPU", wishes)
+            session = OpenVINOSession(compiled, encoded, streams, chosen)
+            session.run(_few_tokens(encoded))  # packs the weights
         except RuntimeError as error:
-            raise CheckpointError(f"{checkpoint.name}: OpenVINO refused the graph") from error
-        session = OpenVINOSession(compiled, encoded, streams, chosen)
-        session.run(FIRST)  # packs the weights
+            raise CheckpointError(
+                f"{checkpoint.name}: OpenVINO refused the graph; config.json and the weights "
+                "do not fit each other"
+            ) from error
         weights.rest()
         return session
 
@@ -85,8 +89,8 @@ class OpenVINO:
 class OpenVINOSession:
     """A compiled graph, and an infer request for each stream.
 
-    Kernels are compiled for each shape of input; OpenVINO keeps a bounded number of them, so
-    memory grows over the first shapes and then stays. Fewer widths still mean fewer pauses.
+    OpenVINO compiles kernels for each shape of input and keeps KERNELS of them, so memory
+    grows over the first shapes and then stays. Few widths mean few pauses: pad to a multiple.
     """
 
     padded = True
@@ -140,6 +144,11 @@ def _inputs(arrays: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:
     if not ids.size or {a.shape for a in (ids, mask, segments, pooled)} != {ids.shape[:2]}:
         raise ValueError("the arrays of a batch must share one shape [B, T], neither of them 0")
     return ids, mask, segments, pooled
+
+
+def _few_tokens(encoded: Encoded) -> dict[str, Array]:
+    ids = np.ones((1, min(8, encoded.positions or 8)), np.int64)
+    return {"input_ids": ids, "attention_mask": ids}
 
 
 def _within(ids: Array, end: int) -> bool:

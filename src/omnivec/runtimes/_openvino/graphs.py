@@ -52,7 +52,7 @@ def build(checkpoint: Checkpoint, head: Head) -> tuple[Any, Encoded, Weights]:
             output = architecture.classify(checkpoint.config, weights, encoded, inputs)
         else:
             output = project(encoded.hidden, encoded.width, head.steps, inputs, checkpoint)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
             f"{checkpoint.architecture} model needs; download the model again"
