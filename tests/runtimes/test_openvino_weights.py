@@ -307,13 +307,18 @@ def test_it_can_on_a_cpu_and_not_on_another_device(tiny):
         opened(tiny("bert"), device="cuda")
 
 
-def test_a_dtype_that_it_has_not_is_refused(tiny, monkeypatch):
-    with pytest.raises(CheckpointError, match="f16"):
-        opened(tiny("bert"), dtype="f16")
-    monkeypatch.setattr(openvino, "has_bf16", lambda: False)
-    assert openvino.precision("auto", "tiny") == "f32"
-    with pytest.raises(CheckpointError, match="--dtype f32"):
-        opened(tiny("bert"), dtype="bf16")
+@pytest.mark.parametrize("bf16", [True, False])
+def test_half_precision_is_what_the_processor_has_and_a_substitute_is_told(
+    bf16, monkeypatch, caplog
+):
+    monkeypatch.setattr(openvino, "has_bf16", lambda: bf16)
+    half = "bf16" if bf16 else "f32"
+    assert openvino.precision("auto", "tiny") == half
+    assert openvino.precision("f32", "tiny") == "f32"
+    assert not caplog.messages
+    assert openvino.precision("f16", "tiny") == half
+    assert openvino.precision("bf16", "tiny") == half
+    assert [f"computed in {half}" in message for message in caplog.messages] == [True] * (2 - bf16)
 
 
 def test_the_buckets_of_mpnet_are_those_of_transformers():

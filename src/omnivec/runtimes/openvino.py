@@ -7,6 +7,7 @@ about a thousand tokens stays in one core's cache, and no core waits for another
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import os
 import sys
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 1024
 KERNELS = 256  # kept for each stream; without an end, each new shape costs 1 MB for good
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+log = logging.getLogger("omnivec.runtimes")
 
 _importing = Lock()
 
@@ -172,19 +175,12 @@ def load() -> Any:
 
 
 def precision(dtype: str, name: str) -> str:
-    """What to compute in: "f32" or "bf16". Raises CheckpointError when it cannot be done."""
-    if dtype == "auto":
-        return "bf16" if has_bf16() else "f32"
-    if dtype not in ("f32", "bf16"):
-        raise CheckpointError(
-            f"{name}: the openvino runtime computes in f32 or bf16, not {dtype!r}; use --dtype auto"
-        )
-    if dtype == "bf16" and not has_bf16():
-        raise CheckpointError(
-            f"{name}: this processor has no bf16 ({' or '.join(sorted(BF16_FLAGS))}); "
-            "use --dtype f32"
-        )
-    return dtype
+    """What to compute in: "f32", or "bf16" where half precision is asked for (f16 too: no
+    processor multiplies it faster) or left open, and the processor has it."""
+    chosen = "bf16" if dtype != "f32" and has_bf16() else "f32"
+    if dtype not in ("auto", chosen):
+        log.warning("%s: computed in %s on this processor, not in %s", name, chosen, dtype)
+    return chosen
 
 
 @cache

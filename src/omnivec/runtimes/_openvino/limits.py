@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ARCHITECTURES = (
-    "bert",
-    "camembert",
-    "distilbert",
-    "modernbert",
-    "mpnet",
-    "nomic_bert",
-    "roberta",
-    "xlm-roberta",
-)
+# config.json's `model_type` and the module here that builds its graph.
+ARCHITECTURES = {
+    "bert": "bert",
+    "camembert": "bert",
+    "distilbert": "distilbert",
+    "modernbert": "modernbert",
+    "mpnet": "mpnet",
+    "nomic_bert": "nomic_bert",
+    "roberta": "bert",
+    "xlm-roberta": "bert",
+}
 
 # A key of config.json, the values under which the graph is right, and what another one means.
 _NEEDED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
