@@ -108,7 +108,7 @@ class Batcher:
                 return
             for offset, feature in enumerate(features):
                 self._push(self._entry(job, first + offset, feature))
-            self._change.notify_all()
+            self._change.notify(len(features))
 
     def depth(self) -> tuple[int, int]:
         """(items waiting, items in batches that run or are formed)."""
@@ -229,7 +229,6 @@ class Batcher:
                 if self._held.pop(me, None) is None:
                     return  # given up meanwhile: the watchdog freed the slot and hired another
                 self._slots.release()
-                self._change.notify_all()
 
     def _take(self, me: threading.Thread) -> list[Entry] | None:
         """Wait for a batch; None when closing."""

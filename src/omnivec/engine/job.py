@@ -20,8 +20,12 @@ class Job:
 
     def __init__(self, items: int) -> None:
         self.arrived = time.monotonic()
+        self.size = items
         self.cost = 0
+        self.tokens = 0
+        self.cut = 0
         self.gone = False
+        self.prepare = 0.0  # seconds, as the next two
         self.queue = 0.0
         self.inference = 0.0
         self.outputs: list[Output | None] = [None] * items
@@ -35,6 +39,12 @@ class Job:
             return await self._done
         finally:
             self.gone = True
+
+    def count(self, features: Sequence[Features], seconds: float) -> None:
+        """Add up what preparing gave; from one thread at a time."""
+        self.tokens += sum(feature.tokens for feature in features)
+        self.cut += sum(feature.cut for feature in features)
+        self.prepare += seconds
 
     def settle(self, index: int, outcome: Output | Fault, started: float, seconds: float) -> None:
         """Record one item; `started` is the monotonic time at which its batch began."""

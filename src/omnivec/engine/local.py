@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 
-from omnivec.core.errors import BadRequest, Fault, UnknownModel, Unsupported
+from omnivec.core.errors import BadRequest, UnknownModel, Unsupported
 from omnivec.core.nouns import (
     Card,
     Describe,
     Encode,
-    Features,
     Output,
     Result,
     Score,
     Task,
     Timing,
-    Unit,
     Usage,
     Vectors,
 )
 from omnivec.core.settings import Settings
-from omnivec.engine.batcher import Batcher
 from omnivec.engine.catalog import resolve
+from omnivec.engine.intake import Feed, Intake
 from omnivec.engine.job import Job
 from omnivec.engine.outputs import cosine, finish, relevance
 from omnivec.engine.resident import Resident
-from omnivec.engine.work import Splitter
-
-CHUNK = 64
-"""Items that are tokenised together: enough for a few batches, so that they can start."""
+from omnivec.engine.work import Splitter, check_dims
 
 
 class LocalEngine:
@@ -50,7 +45,7 @@ class LocalEngine:
         self._residents = {resident.card.name: resident for resident in residents}
         self._splitter = splitter
         self._settings = settings
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
+        self._intake = Intake(threads)
         self._loads = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     async def load(self) -> None:
@@ -61,7 +56,7 @@ class LocalEngine:
     async def close(self) -> None:
         for resident in self._residents.values():
             await resident.close()
-        self._pool.shutdown(wait=False)
+        self._intake.close()
         self._loads.shutdown(wait=False)
 
     @property
@@ -80,24 +75,22 @@ class LocalEngine:
     async def run(self, task: Task) -> Result:
         if isinstance(task, Describe):
             return self._describe(task)
-        started = time.monotonic()
         resident = self._choose(task)
         batcher = await resident.ready()
         card = resident.card
-        units = self._split(task, card)
-        # for a bi-encoder the query is the first unit, and the caller's documents follow
-        asked = len(units) - len(task.items)
-        job, features, seconds = await self._compute(batcher, units, asked)
-        result = self._join(task, card, await job.wait())
+        _check(task, card)
+        # for a bi-encoder the query is a unit of its own before the documents
+        asked = int(isinstance(task, Score) and card.scoring != "cross-encoder")
+        batcher.admit(len(task.items) + asked)
+        job = Job(len(task.items) + asked)
+        self._intake.put(Feed(batcher, job, partial(self._splitter.units, task, card), asked=asked))
+        outputs = await job.wait()
+        seconds = time.monotonic() - job.arrived
         return msgspec.structs.replace(
-            result,
-            usage=Usage(
-                tokens=sum(feature.tokens for feature in features),
-                items=len(task.items),
-                truncated=sum(feature.cut for feature in features),
-            ),
-            timing=Timing(time.monotonic() - started, seconds, job.queue, job.inference),
-            ignored=_ignored(units, card),
+            self._join(task, card, outputs),
+            usage=Usage(tokens=job.tokens, items=len(task.items), truncated=job.cut),
+            timing=Timing(seconds, job.prepare, job.queue, job.inference),
+            ignored=_ignored(task, card),
         )
 
     # ── choosing ─────────────────────────────────────────────────────────────────────────
@@ -128,46 +121,7 @@ class LocalEngine:
             return Result(card=card, cards=(card,))
         return Result(card=self.cards[0] if self.cards else Card(name=""), cards=self.cards)
 
-    # ── work ─────────────────────────────────────────────────────────────────────────────
-
-    def _split(self, task: Encode | Score, card: Card) -> list[Unit]:
-        if not task.items:
-            raise BadRequest("At least one input is needed.", param="[0]")
-        verb = "encode" if isinstance(task, Encode) else "score"
-        if verb not in card.tasks:
-            raise Unsupported(f"This model cannot {_ABILITY[verb]}.", param="model")
-        if isinstance(task, Encode):
-            return self._splitter.encode(task, card)
-        return self._splitter.score(task, card)
-
-    async def _compute(
-        self, batcher: Batcher, units: Sequence[Unit], asked: int
-    ) -> tuple[Job, list[Features], float]:
-        """Prepare and queue the units, a chunk at a time. Also the seconds of preparing.
-
-        A fault's `[3]` is counted from the request's first item, `asked` units after the first.
-        """
-        loop = asyncio.get_running_loop()
-        batcher.admit(len(units))
-        job, features, seconds = Job(len(units)), list[Features](), 0.0
-        try:
-            for first in range(0, len(units), CHUNK):
-                if job.gone:
-                    break
-                began = time.monotonic()
-                chunk = units[first : first + CHUNK]
-                ready = await loop.run_in_executor(
-                    self._pool, _prepare, batcher, chunk, first - asked
-                )
-                seconds += time.monotonic() - began
-                features += ready
-                batcher.submit(job, ready, first)
-        except BaseException:
-            job.gone = True
-            raise
-        finally:
-            batcher.withdraw(len(units) - len(features))
-        return job, features, seconds
+    # ── joining ──────────────────────────────────────────────────────────────────────────
 
     def _join(self, task: Encode | Score, card: Card, outputs: Sequence[Output]) -> Result:
         if isinstance(task, Score):
@@ -190,19 +144,19 @@ class LocalEngine:
 _ABILITY = {"encode": "make embeddings", "score": "rerank"}
 
 
-def _prepare(batcher: Batcher, units: Sequence[Unit], offset: int) -> list[Features]:
-    """Features of one chunk, of which the first unit is the request's item `offset`."""
-    try:
-        return batcher.model.prepare(units)
-    except Fault as fault:
-        if fault.param and fault.param.startswith("[") and offset:
-            number, rest = fault.param[1:].split("]", 1)
-            item = int(number) + offset
-            fault.param = "query" if item < 0 else f"[{item}]{rest}"
-        raise
+def _check(task: Encode | Score, card: Card) -> None:
+    """Whether the model can do it at all, before any work."""
+    if not task.items:
+        raise BadRequest("At least one input is needed.", param="[0]")
+    verb = "encode" if isinstance(task, Encode) else "score"
+    if verb not in card.tasks:
+        raise Unsupported(f"This model cannot {_ABILITY[verb]}.", param="model")
+    if isinstance(task, Encode):
+        check_dims(task.dims, card)
 
 
-def _ignored(units: Sequence[Unit], card: Card) -> tuple[str, ...]:
-    if card.instructions or all(unit.instruction is None for unit in units):
+def _ignored(task: Encode | Score, card: Card) -> tuple[str, ...]:
+    items = (*task.items, task.query) if isinstance(task, Score) else task.items
+    if card.instructions or all(item.instruction is None for item in items):
         return ()
     return ("instruction",)

@@ -17,12 +17,11 @@ class Splitter:
         self._token_ids = token_ids
         self._vocabulary = vocabulary
 
-    def encode(self, task: Encode, card: Card) -> list[Unit]:
-        check_dims(task.dims, card)
-        return self._units(task, task.items, card, task.role)
-
-    def score(self, task: Score, card: Card) -> list[Unit]:
-        """Pairs for a cross-encoder; the query and then the documents for a bi-encoder."""
+    def units(self, task: Encode | Score, card: Card) -> list[Unit]:
+        """One for each item; pairs for a cross-encoder; the query and then the documents for
+        a bi-encoder. Raises BadRequest, Unsupported."""
+        if isinstance(task, Encode):
+            return self._units(task, task.items, card, task.role)
         query = self._units(task, [task.query], card, "query", "query")[0]
         if card.scoring == "cross-encoder":
             documents = self._units(task, task.items, card, None)
