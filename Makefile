@@ -45,7 +45,7 @@ test: .venv/.tested ## run every test but the clients'
 
 test-clients: .venv/.tested ## run the real clients against a running server
 	@scripts/packages nodejs npm
-	@$(BIN)/python -m tests.clients.run $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python tests/clients/run.py $(ARGS)
 
 clean: ## remove the environments
 	rm -rf .venv .clients

@@ -1,6 +1,6 @@
 """Real clients, unchanged, against a running server.
 
-    python -m tests.clients.run [NAME ...]      # all, or only some: openai litellm node/ai_sdk
+    make test-clients ARGS="NAME ..."      # all, or only some: openai litellm node/ai_sdk
 
 Each Python client has a folder here with its pinned `requirements.txt` and its `calls.py`,
 and an environment of its own under `.clients/`; the JavaScript ones share `node/`. They are
@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests import checkpoints, live
+import checkpoints
+import live
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

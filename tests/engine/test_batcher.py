@@ -137,16 +137,16 @@ def test_a_batch_keeps_the_budget_and_like_lengths() -> None:
 
 def test_a_short_query_overtakes_the_tail_of_a_bulk_request() -> None:
     gate = Gate()
-    model = Recorder(gate, batch_cost=32)
+    model = Recorder(gate, batch_cost=3200)
 
     async def scenario(batcher: Batcher) -> None:
-        bulk = start(batcher, items(*[32] * 100))
+        bulk = start(batcher, items(*[3200] * 100))
         await asyncio.to_thread(gate.entered.wait)
         query = start(batcher, items(5))
         gate.open.set()
         await asyncio.gather(bulk.wait(), query.wait())
 
-    with running(model) as batcher:
+    with running(model, max_age=60) as batcher:
         asyncio.run(scenario(batcher))
     # one batch ran and one was formed ahead before it came; then at most the few bulk items
     # whose due time lay before the query's

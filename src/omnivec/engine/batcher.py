@@ -36,6 +36,8 @@ log = logging.getLogger("omnivec.engine")
 
 SECONDS_PER_TOKEN = 2e-4
 """How long a token defers its item: about what a small model needs for it on one core."""
+LEAST = 64
+"""Tokens below which a batch is bound by reading the weights, so that dividing it is no gain."""
 LIKE_LENGTH = 0.7
 """Items shorter than this share of the batch's longest would be mostly padding."""
 
@@ -153,7 +155,7 @@ class Batcher:
         self._admitted -= 1
         return entry
 
-    def _form(self) -> list[Entry]:
+    def _form(self, budget: int) -> list[Entry]:
         """The next batch: the item that is due first and others of its kind and length."""
         self._drop_departed()
         heads = [
@@ -167,25 +169,29 @@ class Batcher:
         lane = self._lanes[group]
         batch = [self._pop(lane, width)]
         if not batch[0].alone:
-            self._fill(batch, lane, width)
+            self._fill(batch, lane, width, budget)
         if not lane:
             del self._lanes[group]
         return batch
 
-    def _fill(self, batch: list[Entry], lane: dict[int, list[Entry]], width: int) -> None:
+    def _fill(
+        self, batch: list[Entry], lane: dict[int, list[Entry]], width: int, budget: int
+    ) -> None:
         """Add items of `width`, then of its neighbours: shorter ones cost only padding."""
+        longest = total = batch[0].features.cost
         like = [w for w in lane if LIKE_LENGTH * width <= w <= width / LIKE_LENGTH]
         for near in sorted(like, key=lambda w: (w != width, w > width, abs(w - width))):
             while lane.get(near) and not lane[near][0].alone:
-                if not self._fits(batch, lane[near][0].features):
+                more = lane[near][0].features.cost
+                longest, total = max(longest, more), total + more
+                if (longest * (len(batch) + 1) if self.model.padded else total) > budget:
                     return
                 batch.append(self._pop(lane, near))
 
-    def _fits(self, batch: list[Entry], more: Features) -> bool:
-        costs = [entry.features.cost for entry in batch]
-        if self.model.padded:
-            return max(*costs, more.cost) * (len(batch) + 1) <= self._budget
-        return sum(costs) + more.cost <= self._budget
+    def _share(self) -> int:
+        """Tokens of a batch for a free stream: with little to do, the free streams divide it."""
+        free = self.model.streams - len(self._held)
+        return min(self._budget, max(LEAST, -(-self._queued_cost // max(1, free))))
 
     def _is_full(self, items: int) -> bool:
         return bool(self._admitted) and self._admitted + items > self._limit
@@ -236,7 +242,7 @@ class Batcher:
             while not self._closing:
                 ahead = len(self._held) >= self.model.streams
                 if self._lanes and (not ahead or self._queued_cost >= self._budget):
-                    batch = self._form()
+                    batch = self._form(self._budget if ahead else self._share())
                     if batch:
                         self._held[me] = (float("inf"), batch)
                         return batch
