@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install check format test test-clients clean
+.PHONY: help serve install check format test test-clients bench-gpu clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,5 +47,8 @@ test-clients: .venv/.tested ## run the real clients against a running server
 	@scripts/packages nodejs npm
 	@PYTHONPATH=tests $(BIN)/python tests/clients/run.py $(ARGS)
 
+bench-gpu: .venv/.tested ## measure the torch runtime on a GPU against sentence-transformers
+	@$(BIN)/python -m bench.gpu $(ARGS)
+
 clean: ## remove the environments
-	rm -rf .venv .clients
+	rm -rf .venv .clients .peers .bench-models

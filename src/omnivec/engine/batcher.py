@@ -28,6 +28,7 @@ from omnivec.core.nouns import Features, Output
 from omnivec.core.seams import Model, SessionLost, Watch
 from omnivec.engine.job import Entry, Job
 from omnivec.engine.outputs import is_finite
+from omnivec.engine.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +39,10 @@ SECONDS_PER_TOKEN = 2e-4
 """How long a token defers its item: about what a small model needs for it on one core."""
 LEAST = 64
 """Tokens below which a batch is bound by reading the weights, so that dividing it is no gain."""
+PURGE = 0.25
+"""Seconds between two purges of departed items: one costs milliseconds on the event loop."""
+PATIENCE = 5.0
+"""Seconds that closing gives to the batches that run."""
 LIKE_LENGTH = 0.7
 """Items shorter than this share of the batch's longest would be mostly padding."""
 
@@ -71,7 +76,8 @@ class Batcher:
         self._admitted = 0  # items promised a place, queued or still being prepared
         self._queued_cost = 0
         self._held: dict[threading.Thread, tuple[float, list[Entry]]] = {}
-        self._slots = threading.Semaphore(model.streams)
+        self._slots = Slots(model.streams)
+        self._purged = 0.0
         self._rate = 0.0  # tokens a second, smoothed
         self._closing = False
         self._reopening = threading.Lock()
@@ -87,8 +93,9 @@ class Batcher:
         with self._change:
             if self._closing:
                 raise Loading("The model is being closed.", retry_after=5)
-            if self._is_full(items):
+            if self._is_full(items) and time.monotonic() - self._purged > PURGE:
                 self._purge()
+                self._purged = time.monotonic()
             if self._is_full(items):
                 raise Overloaded(
                     "The queue for this model is full; try again later.",
@@ -130,9 +137,15 @@ class Batcher:
             self._change.notify_all()
         for entry in left:
             entry.job.fail(Loading("The model is being closed.", retry_after=5))
+        end = time.monotonic() + PATIENCE
         for thread in list(self._held):
-            thread.join(timeout=5)
-        self.model.close()
+            thread.join(max(0.0, end - time.monotonic()))
+        _close(self.model, max(1.0, end - time.monotonic()))
+        with self._change:  # what hangs still is nobody's any more
+            for _, batch in self._held.values():
+                for entry in batch:
+                    entry.job.fail(Loading("The model is being closed.", retry_after=5))
+            self._held.clear()
 
     # ── the queue, under the lock ────────────────────────────────────────────────────────
 
@@ -182,6 +195,9 @@ class Batcher:
         like = [w for w in lane if LIKE_LENGTH * width <= w <= width / LIKE_LENGTH]
         for near in sorted(like, key=lambda w: (w != width, w > width, abs(w - width))):
             while lane.get(near) and not lane[near][0].alone:
+                if lane[near][0].job.gone:
+                    self._pop(lane, near)
+                    continue
                 more = lane[near][0].features.cost
                 longest, total = max(longest, more), total + more
                 if (longest * (len(batch) + 1) if self.model.padded else total) > budget:
@@ -251,7 +267,11 @@ class Batcher:
 
     def _run(self, batch: list[Entry]) -> None:
         started = time.monotonic()
-        outcome = self._attempt(batch)
+        try:
+            outcome = self._attempt(batch)
+        except Exception:
+            log.exception("%s: a batch failed", self.name)
+            outcome = [_failed() for _ in batch]
         seconds = time.monotonic() - started
         tokens = sum(entry.features.tokens for entry in batch)
         rate = tokens / max(seconds, 1e-6)
@@ -276,12 +296,17 @@ class Batcher:
     def _attempt(self, batch: list[Entry], *, reopened: bool = False) -> list[Output | Fault]:
         """One outcome for each entry. A batch that fails is split until the guilty is alone."""
         model = self.model
+        if threading.current_thread() not in self._held:
+            return [_failed() for _ in batch]  # given up: nobody waits for these
         try:
             outputs = model.forward([entry.features for entry in batch])
         except SessionLost:
-            if reopened:
+            if reopened and len(batch) == 1:
+                return [_failed()]
+            if not self._replace(model):
                 return [_failed() for _ in batch]
-            self._replace(model)
+            if reopened:
+                return [self._attempt([entry])[0] for entry in batch]
             return self._attempt(batch, reopened=True)
         except Exception:
             if len(batch) == 1:
@@ -303,19 +328,22 @@ class Batcher:
         log.error("%s: not-finite numbers for one item", self.name)
         return ModelFailed("The model gave numbers that are not finite for this input.")
 
-    def _replace(self, lost: Model) -> None:
+    def _replace(self, lost: Model) -> bool:
         """Open the model anew, once for however many threads lost it. On failure the old one
         stays and every batch fails until a later attempt succeeds."""
         with self._reopening:
             if self.model is not lost:
-                return
+                return True
+            if self._closing:
+                return False
             log.warning("%s: session lost; opening it again", self.name)
             try:
                 self.model = self._reopen()
             except Exception:
                 log.exception("%s: could not be opened again", self.name)
-                return
-        lost.close()
+                return False
+        _close(lost, 1.0)
+        return True
 
     # ── the watchdog ─────────────────────────────────────────────────────────────────────
 
@@ -362,3 +390,17 @@ def width_class(cost: int) -> int:
 
 def _failed() -> ModelFailed:
     return ModelFailed("The model failed on this input.")
+
+
+def _close(model: Model, wait: float) -> None:
+    """On a thread of its own: a session may wait for a batch that never ends."""
+
+    def close() -> None:
+        try:
+            model.close()
+        except Exception:
+            log.exception("a lost session could not be closed")
+
+    thread = threading.Thread(target=close, daemon=True, name="close")
+    thread.start()
+    thread.join(wait)

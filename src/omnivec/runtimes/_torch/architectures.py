@@ -1,0 +1,72 @@
+"""The architectures that are known to run packed, and how each one classifies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
+
+Tensor: TypeAlias = Any  # torch is not there when this module is imported
+Mode: TypeAlias = Literal["cls", "mean", "last"]
+
+
+class Packed(NamedTuple):
+    """`counted`: positions are counted from the padding id, as RoBERTa does. `classify` is the
+    architecture's own classifier on one state for each row, [B, H] to [B, labels]."""
+
+    classify: Callable[[Any, Tensor], Tensor]
+    counted: bool = False
+    decoder: bool = False
+
+    def pooling(self, config: Any) -> Mode:
+        """Which state of a row the classifier reads."""
+        if self.decoder:
+            return "last"
+        return cast("Mode", getattr(config, "classifier_pooling", "cls"))
+
+    def padding(self, config: Any) -> int | None:
+        """The id that positions are counted from; None where they are columns."""
+        return int(config.pad_token_id) if self.counted else None
+
+
+def find(model_type: str) -> Packed | None:
+    """None: this one is given padded rows."""
+    return ARCHITECTURES.get(model_type)
+
+
+def _through_pooler(model: Any, states: Tensor) -> Tensor:
+    return model.classifier(model.base_model.pooler(states[:, None]))
+
+
+def _first_of_row(model: Any, states: Tensor) -> Tensor:
+    return model.classifier(states[:, None])
+
+
+def _distilbert(model: Any, states: Tensor) -> Tensor:
+    return model.classifier(model.pre_classifier(states).relu())
+
+
+def _modernbert(model: Any, states: Tensor) -> Tensor:
+    return model.classifier(model.head(states))
+
+
+def _score(model: Any, states: Tensor) -> Tensor:
+    return model.score(states)
+
+
+_BERT = Packed(_through_pooler)
+_ROBERTA = Packed(_first_of_row, counted=True)
+_DECODER = Packed(_score, decoder=True)
+
+ARCHITECTURES: Mapping[str, Packed] = {
+    "bert": _BERT,
+    "nomic_bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": Packed(_distilbert),
+    "modernbert": Packed(_modernbert),
+    "qwen3": _DECODER,
+    "qwen2": _DECODER,
+    "llama": _DECODER,
+    "mistral": _DECODER,
+}

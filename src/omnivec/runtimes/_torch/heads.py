@@ -1,0 +1,103 @@
+"""Heads over packed hidden states, as core/heads.py has them in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.core.heads import LAYER_NORM_EPSILON, NORM_FLOOR, activation
+from omnivec.core.nouns import Array, Dense, Head, LayerNorm, Normalize, Pool, Step
+from omnivec.runtimes._torch.packing import Packing
+
+Tensor: TypeAlias = Any  # torch is not there when this module is imported
+Layer: TypeAlias = Callable[[Tensor], Tensor]
+Move: TypeAlias = Callable[[Array], Tensor]
+"""A host array to the device."""
+HeadRun: TypeAlias = Callable[[Tensor, Packing, Move], Tensor]
+
+
+def build(checkpoint: Checkpoint, head: Head, device: str) -> HeadRun:
+    """The steps as one function of the hidden states [S, H] and their packing: [B, d], or
+    [B, T, d] of tokens. They are done in float32 whatever the model's dtype: they cost next
+    to nothing. Raises CheckpointError."""
+    pools = [step for step in head.steps if isinstance(step, Pool)]
+    layers = [_layer(checkpoint, step, device) for step in head.steps if not isinstance(step, Pool)]
+
+    def run(x: Tensor, packing: Packing, move: Move) -> Tensor:
+        for step in pools:
+            x = pool(x, step.modes, packing, move)
+        x = x.float()
+        for layer in layers:
+            x = layer(x)
+        return x if pools else _unpack(x, packing, move)
+
+    return run
+
+
+def pool(x: Tensor, modes: Sequence[str], packing: Packing, move: Move) -> Tensor:
+    """[S, H] to float32 [B, len(modes) * H]. A row that nothing is pooled of gives zeros."""
+    import torch
+
+    return torch.cat([_pool(x, mode, packing, move) for mode in modes], dim=1)
+
+
+def _pool(x: Tensor, mode: str, packing: Packing, move: Move) -> Tensor:
+    if mode in ("cls", "last"):
+        index, some = packing.chosen(last=mode == "last")
+        return x[move(index)].float() * move(some)[:, None]
+    starts = move(packing.starts)
+    if mode == "max":
+        kept = move(packing.kept)[:, None]
+        highest = _reduce(x.float().masked_fill(~kept, float("-inf")), "max", starts)
+        return highest.masked_fill(highest == float("-inf"), 0.0)
+    return _reduce(x.float() * move(packing.weights(mode))[:, None], "sum", starts)
+
+
+def _reduce(x: Tensor, how: str, starts: Tensor) -> Tensor:
+    import torch
+
+    # its checks of `starts` would wait for the device
+    return torch.segment_reduce(x, how, offsets=starts, axis=0, unsafe=True)
+
+
+def _unpack(x: Tensor, packing: Packing, move: Move) -> Tensor:
+    """[S, d] to [B, T, d], zeros where nothing is attended to."""
+    rows, width = packing.shape
+    padded = x.new_zeros((rows * width, x.shape[-1]))
+    padded[move(packing.places)] = x
+    return padded.unflatten(0, (rows, width))
+
+
+def _layer(checkpoint: Checkpoint, step: Step, device: str) -> Layer:
+    import torch
+    from torch.nn import functional
+
+    if isinstance(step, Normalize):
+        return lambda x: functional.normalize(x, dim=-1, eps=NORM_FLOOR)
+    if isinstance(step, Dense):
+        weights = _weights(checkpoint, step.file, device, "linear.weight")
+        function = getattr(torch.nn, activation(step.activation))()
+        bias = weights.get("linear.bias")
+        return lambda x: function(functional.linear(x, weights["linear.weight"], bias))
+    if isinstance(step, LayerNorm):
+        weights = _weights(checkpoint, step.file, device, "norm.weight", "norm.bias")
+        scale, shift = weights["norm.weight"], weights["norm.bias"]
+        return lambda x: functional.layer_norm(x, scale.shape, scale, shift, LAYER_NORM_EPSILON)
+    raise ValueError(f"a {type(step).__name__} step comes first or not at all")
+
+
+def _weights(checkpoint: Checkpoint, file: str, device: str, *names: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        found = {name: tensor.float() for name, tensor in load(checkpoint.read(file)).items()}
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{checkpoint.name}: {file} cannot be read ({error}); download it again"
+        ) from error
+    for name in names:
+        if name not in found:
+            raise CheckpointError(f"{checkpoint.name}: {file} lacks {name}; download it again")
+    return {name: tensor.to(device) for name, tensor in found.items()}

@@ -1,0 +1,186 @@
+"""A transformers model and its head on one device."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from omnivec.core.checkpoint import Checkpoint
+from omnivec.core.nouns import Array, Head
+from omnivec.core.seams import SessionLost
+from omnivec.runtimes._torch import architectures, attention, budget, heads
+from omnivec.runtimes._torch.loading import load
+from omnivec.runtimes._torch.packing import Packing
+
+Tensor: TypeAlias = Any  # torch is not there when this module is imported
+
+CPU_COST = 1024
+
+_DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+
+
+class TorchSession:
+    """Rows run packed where the architecture is known to: no token of padding is computed.
+    Raises CheckpointError when the files do not make a model.
+
+    On a GPU two batches may be under way: while one runs, the other is brought to the device
+    and queued behind it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, head: Head, device: str, dtype: str) -> None:
+        import torch
+
+        self.device = device
+        self.dtype = dtype
+        self.streams = 2 if device.startswith("cuda") else 1
+        self._torch = torch
+        self._logits = head.kind == "logits"
+        self._packed = architectures.find(checkpoint.architecture)
+        self.padded = self._packed is None
+        self._model = load(
+            checkpoint,
+            getattr(torch, _DTYPES[dtype]),
+            logits=self._logits,
+            attention=attention.register() if self._packed else None,
+        ).to(device)
+        self._rows = _table_rows(self._model.base_model)
+        self._accepts = set(inspect.signature(self._model.forward).parameters)
+        self._head = None if self._logits else heads.build(checkpoint, head, device)
+        self._queueing = threading.Lock()
+        self.batch_cost = self._budget()
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Raises ValueError for arrays that are no batch, SessionLost after an error of the
+        device: then every later call would fail. Out of memory is not one."""
+        packing = Packing(self._with_pool_mask(arrays))
+        try:
+            # a batch is queued whole: two that alternate would both hold their memory
+            with self._torch.inference_mode(), self._queueing:
+                output = self._fetch(self._output(arrays, packing).float())
+            return {"output": output()}
+        except getattr(self._torch, "AcceleratorError", ()) as error:  # since torch 2.8
+            raise SessionLost("the GPU reported an error") from error
+
+    def memory(self) -> int:
+        """Bytes that this process holds on the session's device."""
+        if not self.device.startswith("cuda"):
+            return 0
+        return int(self._torch.cuda.memory_allocated(self.device))
+
+    def close(self) -> None:
+        self._model = None
+        if self.device.startswith("cuda"):
+            self._torch.cuda.empty_cache()
+
+    # ── the model ────────────────────────────────────────────────────────────────────────
+
+    def _output(self, arrays: Mapping[str, Array], packing: Packing) -> Tensor:
+        if self._packed is None:
+            return self._run_padded(arrays, packing)
+        states = self._run_packed(self._packed, arrays, packing)
+        if self._head is not None:
+            return self._head(states, packing, self._move)
+        return self._classify(self._packed, states, packing)
+
+    def _run_packed(
+        self, packed: architectures.Packed, arrays: Mapping[str, Array], packing: Packing
+    ) -> Tensor:
+        """The last hidden states, [S, H]."""
+        base = self._model.base_model
+        positions = packing.positions(arrays["input_ids"], packed.padding(base.config))
+        known = {name: packing.pack(array) for name, array in arrays.items()}
+        fed = self._feed({**known, "position_ids": positions}, ("attention_mask",))
+        sequences = attention.Sequences(self._move(packing.starts.astype(np.int32)), packing)
+        return base(**fed, **self._told(), sequences=sequences).last_hidden_state[0]
+
+    def _run_padded(self, arrays: Mapping[str, Array], packing: Packing) -> Tensor:
+        """Logits, or the head of the hidden states. `position_ids` are the model's own to
+        make: it counts them from the mask or the padding as its architecture does."""
+        output = self._model(**self._feed(arrays), **self._told())
+        if self._head is None:
+            return output.logits
+        states = output.last_hidden_state.flatten(0, 1)[self._move(packing.places)]
+        return self._head(states, packing, self._move)
+
+    def _feed(self, arrays: Mapping[str, Array], without: Sequence[str] = ()) -> dict[str, Tensor]:
+        """What the model takes of the arrays, on the device. Raises ValueError for a number
+        that a table has no row for: a GPU answers nothing any more once it has read past one."""
+        fed = {}
+        for name in self._accepts & (arrays.keys() - set(without)):
+            array, rows = arrays[name], self._rows.get(name)
+            if rows is not None and not (array.min() >= 0 and array.max() < rows):
+                raise ValueError(f"{name} are 0 to {rows - 1} here")
+            fed[name] = self._move(array)
+        return fed
+
+    def _told(self) -> dict[str, bool]:
+        """A decoder would keep keys and values for a next token that never comes."""
+        return {"use_cache": False} if "use_cache" in self._accepts else {}
+
+    def _classify(self, packed: architectures.Packed, states: Tensor, packing: Packing) -> Tensor:
+        """[S, H] to the architecture's logits, [B, labels]."""
+        modes = (packed.pooling(self._model.config),)
+        pooled = heads.pool(states, modes, packing, self._move)
+        return packed.classify(self._model, pooled.to(states.dtype))
+
+    def _with_pool_mask(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """A decoder's classifier reads the last token that is no padding, judged by its id."""
+        if not self._logits or self._packed is None or not self._packed.decoder:
+            return arrays
+        return {**arrays, "pool_mask": arrays["input_ids"] != self._model.config.pad_token_id}
+
+    # ── to the device and back ───────────────────────────────────────────────────────────
+
+    def _move(self, array: Array) -> Tensor:
+        tensor = self._torch.from_numpy(np.ascontiguousarray(array))
+        if not self.device.startswith("cuda"):
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _fetch(self, output: Tensor) -> Callable[[], Array]:
+        """Starts the copy to the host; what it gives waits for it and gives the array."""
+        if not self.device.startswith("cuda"):
+            return lambda: np.asarray(output.numpy())
+        torch = self._torch
+        host = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
+        host.copy_(output, non_blocking=True)
+        done = torch.cuda.Event(blocking=True)
+        done.record(torch.cuda.current_stream(output.device))
+
+        def wait() -> Array:
+            done.synchronize()
+            return np.array(host.numpy())  # pinned memory is scarce: it goes back
+
+        return wait
+
+    def _budget(self) -> int:
+        if not self.device.startswith("cuda"):
+            return CPU_COST
+        with self._torch.cuda.device(self.device):
+            return budget.probe(self, self._positions())
+
+    def _positions(self) -> int | None:
+        config = self._model.config
+        found = getattr(config, "max_position_embeddings", None)
+        if not isinstance(found, int):
+            return None
+        return found - (int(config.pad_token_id or 0) + 1)  # RoBERTa's kin keep some back
+
+
+def _table_rows(base: Any) -> dict[str, int]:
+    """How many rows each of the model's tables has, by the input that chooses among them."""
+    within = getattr(base, "embeddings", None)
+    tables = {
+        "input_ids": base.get_input_embeddings(),
+        "token_type_ids": getattr(within, "token_type_embeddings", None),
+        "position_ids": getattr(within, "position_embeddings", None),
+    }
+    return {
+        name: table.num_embeddings
+        for name, table in tables.items()
+        if hasattr(table, "num_embeddings")
+    }
