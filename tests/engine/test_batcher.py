@@ -31,13 +31,15 @@ class Recorder:
         self.streams = streams
         self.batch_cost = batch_cost
         self.batches: list[list[int]] = []
+        self.alone: list[bool] = []
         self.closed = False
         self._forward = forward or echo
 
     def prepare(self, units: Sequence[Unit]) -> list[Features]:
         raise AssertionError("the batcher never prepares")
 
-    def forward(self, batch: Sequence[Features]) -> list[Output]:
+    def forward(self, batch: Sequence[Features], *, alone: bool = False) -> list[Output]:
+        self.alone.append(alone)
         self.batches.append([features.cost for features in batch])
         return self._forward(batch)
 
@@ -85,9 +87,10 @@ class Gate:
     def __init__(self) -> None:
         self.open = threading.Event()
         self.entered = threading.Event()
+        self.twice = threading.Event()
 
     def __call__(self, batch: Sequence[Features]) -> list[Output]:
-        self.entered.set()
+        (self.twice if self.entered.is_set() else self.entered).set()
         assert self.open.wait(10)
         return echo(batch)
 
@@ -169,6 +172,28 @@ def test_a_long_item_is_not_starved_by_short_ones() -> None:
     with running(model, max_age=0.01) as batcher:
         asyncio.run(scenario(batcher))
     assert model.batches[1] == [100_000]
+
+
+def test_a_batch_is_alone_only_when_nothing_runs_or_waits() -> None:
+    gate = Gate()
+    model = Recorder(gate, streams=2)
+
+    async def scenario(batcher: Batcher) -> None:
+        first = start(batcher, items(8))
+        await asyncio.to_thread(gate.entered.wait)
+        second = start(batcher, items(9))
+        await asyncio.to_thread(gate.twice.wait)
+        gate.open.set()
+        await asyncio.gather(first.wait(), second.wait())
+        await start(batcher, items(60, 60)).wait()
+        await start(batcher, items(7)).wait()
+
+    with running(model) as batcher:
+        asyncio.run(scenario(batcher))
+    seen = list(zip(model.batches, model.alone, strict=True))
+    assert seen[:2] == [([8], True), ([9], False)]
+    assert seen[2][1] is False  # half of the work was left for the other stream
+    assert seen[-1] == ([7], True)
 
 
 def test_groups_never_share_a_batch() -> None:

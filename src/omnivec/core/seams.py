@@ -54,6 +54,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     one's; the endpoint without it is asked last. `request` and `response` are the wire
     types that OpenAPI is generated from, `example` a request body that runs when pasted.
     `counted` names the operation in the metrics ("embeddings", "rerank", "similarity").
+    `items` names the request's field that holds the task's items, or one field for each: a
+    fault about item 1 is then told as `input[1]`, or as the second of those fields.
     """
 
     method: str
@@ -66,6 +68,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     example: Any = None
     recognises: Callable[[Mapping[str, msgspec.Raw]], bool] | None = None
     counted: str | None = None
+    items: str | tuple[str, ...] = ""
 
 
 class Dialect(Protocol):
@@ -97,11 +100,12 @@ class Session(Protocol):
     streams: int
     batch_cost: int
 
-    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
         """Arrays in, with a batch axis first: `input_ids` int64 [B, T], `attention_mask`
         int64 [B, T], where the architecture has segments `token_type_ids` int64 [B, T], and
         where a head pools over less than it attends to `pool_mask` int64 [B, T].
-        Out: `output` float32."""
+        Out: `output` float32. `alone`: no other batch runs or waits, so this one may have the
+        whole device."""
         ...
 
     def close(self) -> None: ...
@@ -152,8 +156,9 @@ class Model(Protocol):
         `Unsupported` with `param` naming the unit (`[3]`)."""
         ...
 
-    def forward(self, batch: Sequence[Features]) -> list[Output]:
-        """On a device thread. As many outputs as features, in order."""
+    def forward(self, batch: Sequence[Features], *, alone: bool = False) -> list[Output]:
+        """On a device thread. As many outputs as features, in order. `alone` as in
+        `Session.run`."""
         ...
 
     def close(self) -> None: ...

@@ -76,6 +76,7 @@ class Batcher:
         self._admitted = 0  # items promised a place, queued or still being prepared
         self._queued_cost = 0
         self._held: dict[threading.Thread, tuple[float, list[Entry]]] = {}
+        self._alone: list[Entry] | None = None  # the batch beside which there was no other
         self._slots = Slots(model.streams)
         self._purged = 0.0
         self._rate = 0.0  # tokens a second, smoothed
@@ -260,6 +261,7 @@ class Batcher:
                 if self._lanes and (not ahead or self._queued_cost >= self._budget):
                     batch = self._form(self._budget if ahead else self._share())
                     if batch:
+                        self._alone = None if self._held or self._lanes else batch
                         self._held[me] = (float("inf"), batch)
                         return batch
                 self._change.wait()
@@ -299,7 +301,8 @@ class Batcher:
         if threading.current_thread() not in self._held:
             return [_failed() for _ in batch]  # given up: nobody waits for these
         try:
-            outputs = model.forward([entry.features for entry in batch])
+            features = [entry.features for entry in batch]
+            outputs = model.forward(features, alone=batch is self._alone)
         except SessionLost:
             if reopened and len(batch) == 1:
                 return [_failed()]

@@ -79,8 +79,8 @@ class CrossEncoder:
             )
         ]
 
-    def forward(self, batch: Sequence[Features]) -> list[Output]:
-        rows = self._session.run(pack(batch, self._fill, self._most))["output"]
+    def forward(self, batch: Sequence[Features], *, alone: bool = False) -> list[Output]:
+        rows = self._session.run(pack(batch, self._fill, self._most), alone=alone)["output"]
         return [relevance(float(row[0])) for row in rows]
 
     def close(self) -> None:

@@ -160,8 +160,8 @@ class Encoder:
             )
         ]
 
-    def forward(self, batch: Sequence[Features]) -> list[Output]:
-        rows = self._session.run(pack(batch, self._fill, self._most))["output"]
+    def forward(self, batch: Sequence[Features], *, alone: bool = False) -> list[Output]:
+        rows = self._session.run(pack(batch, self._fill, self._most), alone=alone)["output"]
         return [Vectors(dense=row) for row in rows]
 
     def close(self) -> None:

@@ -96,7 +96,8 @@ class FakeSession:
         self._closed = threading.Event()
         self._lost = False
 
-    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
+        del alone
         ids, mask = arrays["input_ids"], arrays["attention_mask"].astype(bool)
         if self._lost or self._closed.is_set():
             raise SessionLost("the fake session is gone")

@@ -15,7 +15,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from omnivec.core.seams import SessionLost
 from omnivec.runtimes._openvino.limits import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from omnivec.core.checkpoint import Checkpoint
     from omnivec.core.nouns import Array, Head
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from omnivec.runtimes._openvino.blocks import Encoded
 
 BATCH_TOKENS = 1024
+SMALL = 512 * 2**20
+"""Bytes of weights up to which a model is held twice, for throughput and for latency."""
 KERNELS = 256  # kept for each stream; without an end, each new shape costs 1 MB for good
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
@@ -64,14 +66,8 @@ class OpenVINO:
         graphs = importlib.import_module("omnivec.runtimes._openvino.graphs")
         model, encoded, weights = graphs.build(checkpoint, head)
         streams = cores()
-        wishes = {
-            "INFERENCE_PRECISION_HINT": chosen,
-            "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": streams,
-            "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
-        }
         try:
-            compiled = core.compile_model(model, "CPU", wishes)
+            compiled = core.compile_model(model, "CPU", _wishes(chosen, streams))
             session = OpenVINOSession(compiled, encoded, streams, chosen)
             session.run(_few_tokens(encoded))  # packs the weights
         except RuntimeError as error:
@@ -80,6 +76,10 @@ class OpenVINO:
                 "do not fit each other"
             ) from error
         weights.rest()
+        if streams > 1 and sum(file.stat().st_size for file in checkpoint.weights()) <= SMALL:
+            session.widen(
+                lambda: core.compile_model(model, "CPU", _wishes(chosen, 1)), weights.rest
+            )
         return session
 
     def describe(self, session: Session) -> tuple[str, str]:
@@ -106,23 +106,47 @@ class OpenVINOSession:
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
+        self._wide: SimpleQueue[Any] = SimpleQueue()
+        self._widening: Thread | None = None
 
-    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def widen(self, compile_graph: Callable[[], Any], after: Callable[[], None]) -> None:
+        """In the background, open the graph once more for one batch on all cores: a batch that
+        is alone is done nearly twice as fast there (docs/experiments.md)."""
+
+        def work() -> None:
+            try:
+                request = compile_graph().create_infer_request()
+                request.infer(_inputs(_few_tokens(self._encoded)), share_inputs=True)
+            except RuntimeError:
+                log.exception("no second graph for single batches; one core computes them")
+                return
+            after()
+            self._wide.put(request)
+
+        self._widening = Thread(target=work, daemon=True, name="widen")
+        self._widening.start()
+
+    def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
         """Raises ValueError for ids that the model has no row for and for rows longer than
         its positions: the graph would read past a table. Raises SessionLost when closed."""
         inputs = _inputs(arrays)
         self._check(*inputs[:3])
-        request = self._idle.get()
+        line = self._wide if alone and not self._wide.empty() else self._idle
+        request = line.get()
         try:
             if request is None:
                 raise SessionLost("this session was closed")
             request.infer(inputs, share_inputs=True)
             return {"output": np.array(request.get_output_tensor(0).data, np.float32)}
         finally:
-            self._idle.put(request)
+            line.put(request)
 
     def close(self) -> None:
-        """Waits for the batches that are running, then frees the graph."""
+        """Waits for the batches that are running, then frees the graphs."""
+        if self._widening is not None:
+            self._widening.join()
+            while not self._wide.empty():
+                self._wide.get()
         for _ in range(self.streams):
             if self._idle.get() is None:
                 break
@@ -136,6 +160,16 @@ class OpenVINOSession:
             raise ValueError(f"a segment is not in 0..{limits.segments - 1}")
         if limits.positions is not None and mask[:, limits.positions :].any():
             raise ValueError(f"a row is longer than {limits.positions} tokens")
+
+
+def _wishes(dtype: str, streams: int) -> dict[str, Any]:
+    """All cores, divided into `streams`."""
+    return {
+        "INFERENCE_PRECISION_HINT": dtype,
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": cores(),
+        "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
+    }
 
 
 def _inputs(arrays: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:

@@ -53,7 +53,7 @@ class TorchSession:
         self._queueing = threading.Lock()
         self.batch_cost = self._budget()
 
-    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:  # noqa: ARG002 - one batch has its device to itself anyway
         """Raises ValueError for arrays that are no batch, SessionLost after an error of the
         device: then every later call would fail. Out of memory is not one."""
         packing = Packing(self._with_pool_mask(arrays))

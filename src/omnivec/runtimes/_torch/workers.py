@@ -70,7 +70,7 @@ class Workers:
             for worker in self._workers:
                 self._idle.put((worker, worker.lanes[lane]))
 
-    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:  # noqa: ARG002 - one batch has its device to itself anyway
         """Raises SessionLost when the worker has gone, RuntimeError when it says that the
         batch failed."""
         worker, lane = self._idle.get()
