@@ -251,6 +251,9 @@ def test_one_model_that_fails_takes_nothing_else_down(tmp_path: Any) -> None:
     async def scenario(engine: LocalEngine) -> tuple[Result, Result]:
         with pytest.raises(Loading, match="could not be loaded"):
             await engine.run(Encode(items("a"), model="broken"))
+        unnamed = await engine.run(Encode(items("a")))
+        assert unnamed.card.name == "fake"
+        assert (await engine.run(Score(items("a")[0], items("b")))).card.name == "fake"
         return await engine.run(Encode(items("a"), model="fake")), await engine.run(Describe())
 
     answer, described = within(scenario, f"broken={tmp_path}", "fake:dims=8")

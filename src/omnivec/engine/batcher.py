@@ -120,6 +120,10 @@ class Batcher:
                 self._push(self._entry(job, first + offset, feature))
             self._change.notify(len(features))
 
+    def due(self, job: Job, cost: int) -> float:
+        """When work of `cost` that follows what the job has queued is due, monotonic."""
+        return job.arrived + min((job.cost + cost) * SECONDS_PER_TOKEN, self._max_age)
+
     def depth(self) -> tuple[int, int]:
         """(items waiting, items in batches that run or are formed)."""
         with self._change:
@@ -151,9 +155,9 @@ class Batcher:
     # ── the queue, under the lock ────────────────────────────────────────────────────────
 
     def _entry(self, job: Job, index: int, features: Features) -> Entry:
+        due = self.due(job, features.cost)
         job.cost += features.cost
-        patience = min(job.cost * SECONDS_PER_TOKEN, self._max_age)
-        return Entry(job.arrived + patience, next(self._sequence), job, index, features)
+        return Entry(due, next(self._sequence), job, index, features)
 
     def _push(self, entry: Entry) -> None:
         lane = self._lanes.setdefault(entry.features.group, {})
@@ -193,7 +197,8 @@ class Batcher:
     ) -> None:
         """Add items of `width`, then of its neighbours: shorter ones cost only padding."""
         longest = total = batch[0].features.cost
-        like = [w for w in lane if LIKE_LENGTH * width <= w <= width / LIKE_LENGTH]
+        alike = LIKE_LENGTH if self.model.padded else 0.0
+        like = [w for w in lane if w >= alike * width and w * alike <= width]
         for near in sorted(like, key=lambda w: (w != width, w > width, abs(w - width))):
             while lane.get(near) and not lane[near][0].alone:
                 if lane[near][0].job.gone:

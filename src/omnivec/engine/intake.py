@@ -1,36 +1,49 @@
 """Threads on which requests become features: off the event loop, a chunk of each in turn.
 
-A bulk request goes to the back of the line after every chunk, so a short query waits for one
-chunk at most; and its first batches run while the rest is still being tokenised.
+Whose chunk is next is decided as in the batcher: each has a due time, its request's arrival
+plus a fixed time for each token of the request up to and including it. So a short query
+overtakes bulk requests here, too, and their first batches run while the rest is tokenised.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from itertools import count
+from queue import PriorityQueue
 
 from omnivec.core.errors import Fault, ModelFailed
-from omnivec.core.nouns import Features, Unit
+from omnivec.core.nouns import Features, Item, Part, Text, Tokens, Unit
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.job import Job
 
 log = logging.getLogger("omnivec.engine")
 
 CHUNK = 64
-"""Units that are prepared together: enough for a few batches."""
+"""Units that are prepared together at most: enough for a few batches."""
+LETTERS = 65_536
+"""Characters that are prepared together, unless one unit has more."""
+LETTERS_PER_TOKEN = 4
 
 
 class Feed:
     """One request on its way into a model's queue. Its places there are promised already.
 
-    `split` makes the units, `asked` of which come before the request's first item.
+    `split` makes the units, `asked` of which come before the request's first item; `first`
+    is how many characters the first chunk has.
     """
 
     def __init__(
-        self, batcher: Batcher, job: Job, split: Callable[[], Sequence[Unit]], *, asked: int = 0
+        self,
+        batcher: Batcher,
+        job: Job,
+        split: Callable[[], Sequence[Unit]],
+        first: int,
+        *,
+        asked: int = 0,
     ) -> None:
         self._batcher = batcher
         self._job = job
@@ -38,6 +51,11 @@ class Feed:
         self._asked = asked
         self._units: Sequence[Unit] | None = None
         self._next = 0
+        self.due = self._due(first)
+
+    def _due(self, chunk: int) -> float:
+        """When the chunk of so many characters should be prepared."""
+        return self._batcher.due(self._job, chunk // LETTERS_PER_TOKEN)
 
     def step(self) -> bool:
         """Prepare and queue one chunk. Whether there is more to do."""
@@ -55,12 +73,21 @@ class Feed:
         if self._units is None:
             self._units = self._split()
         first = self._next
-        chunk = self._units[first : first + CHUNK]
+        chunk = self._chunk()
         features = self._prepare(chunk, first - self._asked)
         self._job.count(features, time.monotonic() - began)
         self._next += len(features)
         self._batcher.submit(self._job, features, first)
+        self.due = self._due(sum(size(unit.parts) for unit in self._chunk()))
         return self._next < len(self._units)
+
+    def _chunk(self) -> Sequence[Unit]:
+        units = self._units or ()
+        end, total = self._next, 0
+        while end < min(len(units), self._next + CHUNK) and total < LETTERS:
+            total += size(units[end].parts)
+            end += 1
+        return units[self._next : end]
 
     def _prepare(self, chunk: Sequence[Unit], offset: int) -> list[Features]:
         """A fault's `[3]` is made to count from the request's first item."""
@@ -81,19 +108,36 @@ class Feed:
 
 class Intake:
     def __init__(self, threads: int) -> None:
-        self._line: SimpleQueue[Feed | None] = SimpleQueue()
+        self._line: PriorityQueue[tuple[float, int, Feed | None]] = PriorityQueue()
+        self._count = count()
         for number in range(threads):
             threading.Thread(target=self._work, daemon=True, name=f"intake:{number}").start()
 
     def put(self, feed: Feed) -> None:
-        self._line.put(feed)
+        self._line.put((feed.due, next(self._count), feed))
 
     def close(self) -> None:
         """The threads end once the line before this is done."""
-        self._line.put(None)
+        self._line.put((math.inf, next(self._count), None))
 
     def _work(self) -> None:
-        while (feed := self._line.get()) is not None:
+        while (feed := self._line.get()[2]) is not None:
             if feed.step():
-                self._line.put(feed)
-        self._line.put(None)  # for the next thread
+                self.put(feed)
+        self.close()  # for the next thread
+
+
+def letters(items: Sequence[Item]) -> int:
+    return sum(size(item.parts) for item in items)
+
+
+def size(parts: Sequence[Part]) -> int:
+    """Characters of text, and as many as token ids may stand for."""
+    return sum(
+        len(part.text)
+        if isinstance(part, Text)
+        else LETTERS_PER_TOKEN * len(part.ids)
+        if isinstance(part, Tokens)
+        else 0
+        for part in parts
+    )

@@ -24,7 +24,7 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.settings import Settings
 from omnivec.engine.catalog import resolve
-from omnivec.engine.intake import Feed, Intake
+from omnivec.engine.intake import CHUNK, Feed, Intake, letters
 from omnivec.engine.job import Job
 from omnivec.engine.outputs import cosine, finish, relevance
 from omnivec.engine.resident import Resident
@@ -83,7 +83,8 @@ class LocalEngine:
         asked = int(isinstance(task, Score) and card.scoring != "cross-encoder")
         batcher.admit(len(task.items) + asked)
         job = Job(len(task.items) + asked)
-        self._intake.put(Feed(batcher, job, partial(self._splitter.units, task, card), asked=asked))
+        split = partial(self._splitter.units, task, card)
+        self._intake.put(Feed(batcher, job, split, letters(task.items[:CHUNK]), asked=asked))
         outputs = await job.wait()
         seconds = time.monotonic() - job.arrived
         return msgspec.structs.replace(
@@ -109,11 +110,9 @@ class LocalEngine:
             return self._find(task.model)
         # before its files are read a model's tasks are unknown: it may be the one
         can = [r for r in self._residents.values() if verb in r.card.tasks or not r.card.tasks]
-        if verb == "score":
-            can.sort(key=lambda resident: resident.card.scoring != "cross-encoder")
         if not can:
             raise UnknownModel(f"No model here can {_ABILITY[verb]}.", param="model")
-        return can[0]
+        return min(can, key=lambda resident: _reluctance(resident.card, verb))
 
     def _describe(self, task: Describe) -> Result:
         if task.model is not None:
@@ -142,6 +141,12 @@ class LocalEngine:
 
 
 _ABILITY = {"encode": "make embeddings", "score": "rerank"}
+
+
+def _reluctance(card: Card, verb: str) -> tuple[bool, bool]:
+    """The default for a task is the first model with the least: one that failed is the last
+    choice, and a cross-encoder scores better than a bi-encoder."""
+    return card.state == "failed", verb == "score" and card.scoring != "cross-encoder"
 
 
 def _check(task: Encode | Score, card: Card) -> None:

@@ -110,9 +110,11 @@ class Resident:
             await self._prove(self.batcher)
             self._note(state="loaded")
         except CheckpointError as error:
+            await self.close()
             self._note(state="failed", reason=str(error))
             log.error("%s", error)  # noqa: TRY400 - the text is for the operator, no trace
         except Exception as error:
+            await self.close()
             self._note(state="failed", reason=f"{type(error).__name__}; see the log")
             log.exception("%s: could not be opened", self.card.name)
         finally:
@@ -131,8 +133,9 @@ class Resident:
         return self.batcher
 
     async def close(self) -> None:
-        if self.batcher is not None:
-            await asyncio.to_thread(self.batcher.close)
+        batcher, self.batcher = self.batcher, None
+        if batcher is not None:
+            await asyncio.to_thread(batcher.close)
 
     def _open(self) -> Batcher:
         checkpoint = self._locate()
