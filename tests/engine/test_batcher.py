@@ -14,8 +14,10 @@ import pytest
 from omnivec.core.errors import Loading, ModelFailed, Overloaded
 from omnivec.core.nouns import Features, Output, Vectors
 from omnivec.core.seams import SessionLost, Unit
-from omnivec.engine.batcher import Batcher, width_class
+from omnivec.engine.batcher import Batcher
 from omnivec.engine.job import Job
+from omnivec.engine.lanes import width_class
+from omnivec.engine.slots import Slots
 
 Forward = Callable[[Sequence[Features]], list[Output]]
 
@@ -363,3 +365,78 @@ def test_width_classes_waste_little(cost: int) -> None:
     width = width_class(cost)
     assert cost <= width <= max(8, cost * 9 / 8 + 8)
     assert width % 8 == 0
+
+
+def test_an_item_that_loses_the_session_fails_alone() -> None:
+    def forward(batch: Sequence[Features]) -> list[Output]:
+        if any(features.cost == 13 for features in batch):
+            raise SessionLost
+        return echo(batch)
+
+    async def scenario(batcher: Batcher) -> list[object]:
+        jobs = [start(batcher, items(cost)) for cost in (12, 13, 14, 15)]
+        return await asyncio.gather(*(job.wait() for job in jobs), return_exceptions=True)
+
+    model = Recorder(forward, batch_cost=512)
+    with running(model, reopen=lambda: Recorder(forward, batch_cost=512)) as batcher:
+        outcome = asyncio.run(scenario(batcher))
+    assert [isinstance(result, ModelFailed) for result in outcome] == [False, True, False, False]
+
+
+def test_a_session_that_waits_for_its_hanging_batch_does_not_stop_the_watchdog() -> None:
+    release = threading.Event()
+
+    class Waiting(Recorder):
+        def close(self) -> None:  # as OpenVINO's: it returns when its batches have ended
+            release.wait(30)
+
+    def forward(batch: Sequence[Features]) -> list[Output]:
+        if any(features.cost == 13 for features in batch):
+            release.wait(30)
+        return echo(batch)
+
+    async def scenario(batcher: Batcher) -> list[object]:
+        found: list[object] = []
+        for cost in (13, 8, 13, 9):
+            waits = [start(batcher, items(cost)).wait()]
+            found += await asyncio.gather(*waits, return_exceptions=True)
+        return found
+
+    with running(Waiting(forward), reopen=lambda: Waiting(forward), batch_timeout=0.2) as batcher:
+        outcome = asyncio.run(scenario(batcher))
+        release.set()
+    assert [isinstance(result, ModelFailed) for result in outcome] == [True, False, True, False]
+
+
+def test_outputs_of_a_wrong_kind_fail_and_the_thread_lives() -> None:
+    def forward(batch: Sequence[Features]) -> list[Output]:
+        return ["no vector"] * len(batch)  # type: ignore[list-item]
+
+    model = Recorder(forward)
+    with running(model) as batcher:
+        for _ in range(4):
+            with pytest.raises(ModelFailed):
+                asyncio.run(answers(batcher, 8))
+
+
+def test_a_slot_is_handed_over_in_the_order_of_asking() -> None:
+    slots, order = Slots(1), list[int]()
+    slots.acquire()
+
+    def ask(number: int) -> None:
+        slots.acquire()
+        order.append(number)
+        slots.release()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        while len(slots._line) <= number:
+            time.sleep(0.001)
+    slots.release()
+    slots.acquire()  # asks again at once, as a device thread does, and is last
+    order.append(99)
+    slots.release()
+    for thread in threads:
+        thread.join(5)
+    assert order == [0, 1, 2, 3, 99]

@@ -10,12 +10,11 @@ its group. Two rules decide who goes next:
 * Its batch is filled with items of like length, earliest due first, up to the budget.
 
 There is one thread more than the session has streams: while they run, it forms the batch
-after theirs, but only when that batch would be full; else waiting makes it fuller.
+after theirs, but only when there is a full batch's work; else waiting makes it fuller.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import threading
@@ -27,6 +26,7 @@ from omnivec.core.errors import Fault, Loading, ModelFailed, Overloaded
 from omnivec.core.nouns import Features, Output
 from omnivec.core.seams import Model, SessionLost, Watch
 from omnivec.engine.job import Entry, Job
+from omnivec.engine.lanes import Lanes
 from omnivec.engine.outputs import is_finite
 from omnivec.engine.slots import Slots
 
@@ -43,8 +43,6 @@ PURGE = 0.25
 """Seconds between two purges of departed items: one costs milliseconds on the event loop."""
 PATIENCE = 5.0
 """Seconds that closing gives to the batches that run."""
-LIKE_LENGTH = 0.7
-"""Items shorter than this share of the batch's longest would be mostly padding."""
 
 
 class Batcher:
@@ -71,10 +69,9 @@ class Batcher:
         self._max_age = max_age
         self._timeout = batch_timeout
         self._change = threading.Condition()
-        self._lanes: dict[object, dict[int, list[Entry]]] = {}
+        self._lanes = Lanes(padded=model.padded)
         self._sequence = itertools.count()
-        self._admitted = 0  # items promised a place, queued or still being prepared
-        self._queued_cost = 0
+        self._promised = 0  # places for items that are still being prepared
         self._held: dict[threading.Thread, tuple[float, list[Entry]]] = {}
         self._alone: list[Entry] | None = None  # the batch beside which there was no other
         self._slots = Slots(model.streams)
@@ -95,29 +92,29 @@ class Batcher:
             if self._closing:
                 raise Loading("The model is being closed.", retry_after=5)
             if self._is_full(items) and time.monotonic() - self._purged > PURGE:
-                self._purge()
+                self._lanes.purge()
                 self._purged = time.monotonic()
             if self._is_full(items):
                 raise Overloaded(
                     "The queue for this model is full; try again later.",
                     retry_after=self._seconds_to_drain(),
                 )
-            self._admitted += items
+            self._promised += items
 
     def withdraw(self, items: int) -> None:
         """Give back places that `admit` promised and that no entry will take."""
         with self._change:
-            self._admitted -= items
+            self._promised -= items
 
     def submit(self, job: Job, features: Sequence[Features], first: int) -> None:
         """Queue `features` as the job's items from number `first` on."""
         with self._change:
+            self._promised -= len(features)
             if self._closing:
-                self._admitted -= len(features)
                 job.fail(Loading("The model is being closed.", retry_after=5))
                 return
             for offset, feature in enumerate(features):
-                self._push(self._entry(job, first + offset, feature))
+                self._lanes.push(self._entry(job, first + offset, feature))
             self._change.notify(len(features))
 
     def due(self, job: Job, cost: int) -> float:
@@ -128,17 +125,14 @@ class Batcher:
         """(items waiting, items in batches that run or are formed)."""
         with self._change:
             held = sum(len(entries) for _, entries in self._held.values())
-            return self._admitted, held
+            return self._promised + self._lanes.count, held
 
     def close(self) -> None:
         """Fail what still waits, let running batches end, close the model."""
         with self._change:
             self._closing = True
-            left = [
-                entry for lane in self._lanes.values() for row in lane.values() for entry in row
-            ]
+            left = list(self._lanes)
             self._lanes.clear()
-            self._admitted = 0
             self._change.notify_all()
         for entry in left:
             entry.job.fail(Loading("The model is being closed.", retry_after=5))
@@ -152,93 +146,24 @@ class Batcher:
                     entry.job.fail(Loading("The model is being closed.", retry_after=5))
             self._held.clear()
 
-    # ── the queue, under the lock ────────────────────────────────────────────────────────
+    # ── under the lock ───────────────────────────────────────────────────────────────────
 
     def _entry(self, job: Job, index: int, features: Features) -> Entry:
         due = self.due(job, features.cost)
         job.cost += features.cost
         return Entry(due, next(self._sequence), job, index, features)
 
-    def _push(self, entry: Entry) -> None:
-        lane = self._lanes.setdefault(entry.features.group, {})
-        heapq.heappush(lane.setdefault(width_class(entry.features.cost), []), entry)
-        self._queued_cost += entry.features.cost
-
-    def _pop(self, lane: dict[int, list[Entry]], width: int) -> Entry:
-        row = lane[width]
-        entry = heapq.heappop(row)
-        if not row:
-            del lane[width]
-        self._queued_cost -= entry.features.cost
-        self._admitted -= 1
-        return entry
-
-    def _form(self, budget: int) -> list[Entry]:
-        """The next batch: the item that is due first and others of its kind and length."""
-        self._drop_departed()
-        heads = [
-            (row[0], group, width)
-            for group, lane in self._lanes.items()
-            for width, row in lane.items()
-        ]
-        if not heads:
-            return []
-        _, group, width = min(heads)
-        lane = self._lanes[group]
-        batch = [self._pop(lane, width)]
-        if not batch[0].alone:
-            self._fill(batch, lane, width, budget)
-        if not lane:
-            del self._lanes[group]
-        return batch
-
-    def _fill(
-        self, batch: list[Entry], lane: dict[int, list[Entry]], width: int, budget: int
-    ) -> None:
-        """Add items of `width`, then of its neighbours: shorter ones cost only padding."""
-        longest = total = batch[0].features.cost
-        alike = LIKE_LENGTH if self.model.padded else 0.0
-        like = [w for w in lane if w >= alike * width and w * alike <= width]
-        for near in sorted(like, key=lambda w: (w != width, w > width, abs(w - width))):
-            while lane.get(near) and not lane[near][0].alone:
-                if lane[near][0].job.gone:
-                    self._pop(lane, near)
-                    continue
-                more = lane[near][0].features.cost
-                longest, total = max(longest, more), total + more
-                if (longest * (len(batch) + 1) if self.model.padded else total) > budget:
-                    return
-                batch.append(self._pop(lane, near))
-
     def _share(self) -> int:
         """Tokens of a batch for a free stream: with little to do, the free streams divide it."""
         free = self.model.streams - len(self._held)
-        return min(self._budget, max(LEAST, -(-self._queued_cost // max(1, free))))
+        return min(self._budget, max(LEAST, -(-self._lanes.cost // max(1, free))))
 
     def _is_full(self, items: int) -> bool:
-        return bool(self._admitted) and self._admitted + items > self._limit
-
-    def _drop_departed(self) -> None:
-        """Take out the heads whose caller has gone; others follow when they become heads."""
-        for group, lane in list(self._lanes.items()):
-            for width in list(lane):
-                while lane.get(width) and lane[width][0].job.gone:
-                    self._pop(lane, width)
-            if not lane:
-                del self._lanes[group]
-
-    def _purge(self) -> None:
-        """Take out everything whose caller has gone."""
-        entries = [e for lane in self._lanes.values() for row in lane.values() for e in row]
-        stay = [entry for entry in entries if not entry.job.gone]
-        self._admitted -= len(entries) - len(stay)
-        self._queued_cost = 0
-        self._lanes.clear()
-        for entry in stay:
-            self._push(entry)
+        waiting = self._promised + self._lanes.count
+        return waiting > 0 and waiting + items > self._limit
 
     def _seconds_to_drain(self) -> float:
-        return max(1.0, round(self._queued_cost / self._rate)) if self._rate else 1.0
+        return max(1.0, round(self._lanes.cost / self._rate)) if self._rate else 1.0
 
     # ── device threads ───────────────────────────────────────────────────────────────────
 
@@ -263,10 +188,10 @@ class Batcher:
         with self._change:
             while not self._closing:
                 ahead = len(self._held) >= self.model.streams
-                if self._lanes and (not ahead or self._queued_cost >= self._budget):
-                    batch = self._form(self._budget if ahead else self._share())
+                if self._lanes.count and (not ahead or self._lanes.cost >= self._budget):
+                    batch = self._lanes.form(self._budget if ahead else self._share())
                     if batch:
-                        self._alone = None if self._held or self._lanes else batch
+                        self._alone = None if self._held or self._lanes.count else batch
                         self._held[me] = (float("inf"), batch)
                         return batch
                 self._change.wait()
@@ -386,14 +311,7 @@ class Batcher:
             entry.job.settle(entry.index, ModelFailed("The model took too long."), 0.0, 0.0)
             return
         entry.alone = True
-        self._admitted += 1
-        self._push(entry)
-
-
-def width_class(cost: int) -> int:
-    """Lengths that may share a heap: steps of an eighth of the power of two, at least 8."""
-    step = max(8, 1 << max(0, cost.bit_length() - 4))
-    return -(-cost // step) * step
+        self._lanes.push(entry)
 
 
 def _failed() -> ModelFailed:
