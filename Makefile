@@ -4,14 +4,17 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install check format test test-clients bench-gpu clean
+.PHONY: help python serve install check format test test-clients bench-gpu clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.venv/.made: constraints.txt pyproject.toml
+python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'omnivec needs Python 3.11 or newer; set PYTHON=...' >&2; exit 1; }
+
+# `python` after the bar is always checked, and never by itself a reason to install again
+.venv/.made: constraints.txt pyproject.toml | python
 	@echo 'Installing omnivec into .venv ...'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) --editable .

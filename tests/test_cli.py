@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,6 +56,11 @@ def test_help_and_version_answer() -> None:
         assert f"\n  {command} " in done.stdout
 
 
+def test_help_is_not_cut_and_names_models_once() -> None:
+    assert "doctor  Check this machine and these settings.\n" in run("--help").stdout
+    assert "omnivec serve [OPTIONS] [MODEL]...\n" in run("serve", "--help").stdout
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_examples(command: str) -> None:
     done = run(command, "--help")
@@ -87,6 +93,11 @@ def test_every_setting_has_a_flag() -> None:
         (("serve", "--profile", "synesis"), 2, "--api-key"),
         (("serve", "--config", "absent.toml"), 2, "absent.toml cannot be read"),
         (("embed", "absent.txt"), 2, "absent.txt does not exist"),
+        (("serve", "--runtime", "nope"), 2, "'nope'; accepted: auto, fake, openvino, torch"),
+        (("config", "--runtime", "nope"), 2, "'nope'; accepted: auto, fake, openvino, torch"),
+        (("embed", "-", "-o", "a.csv"), 2, ".csv is not written here"),
+        (("rerank", " ", "-"), 2, "QUERY is empty"),
+        (("rerank", "q", "-", "--top-n", "1", "-o", "a.npy"), 2, "--top-n is for JSON lines"),
         (("embed", "-", "--format", "npy"), 2, "npy needs a file"),
         (("embed", "-", "--input", "csv"), 2, "auto, text and jsonl"),
         (("embed", "-", "-m", "a b"), 1, "'a b' is not a model"),
@@ -211,8 +222,11 @@ def test_ctrl_c_leaves_a_valid_file(elsewhere: Path, name: str) -> None:
 def test_an_empty_input_makes_an_empty_output(elsewhere: Path) -> None:
     done = run("embed", "-", "-m", "fake:dims=8", text="")
     assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "omnivec: no texts in standard input\n"
     assert run("embed", "-", "-m", "fake:dims=8", "-o", "out.npy").returncode == 0
-    assert len(np.load(elsewhere / "out.npy")) == 0
+    assert np.load(elsewhere / "out.npy").shape == (0, 8)
+    assert run("rerank", "q", "-", "-m", "fake-reranker", "-o", "out.npy").returncode == 0
+    assert np.load(elsewhere / "out.npy").shape == (0,)
 
 
 def test_a_wish_that_the_model_cannot_fulfil_is_said(elsewhere: Path) -> None:
@@ -265,7 +279,7 @@ def test_models_tells_a_broken_cache(elsewhere: Path) -> None:
 
 
 def test_doctor_says_what_would_be_served() -> None:
-    done = run("doctor", "--json")
+    done = run("doctor", "--port", "0", "--json")
     found = json.loads(done.stdout)
     assert found["problems"] == []
     assert done.returncode == 0
@@ -282,14 +296,15 @@ def test_doctor_says_what_would_be_served() -> None:
         (("BAAI/bge-m3",), "omnivec pull BAAI/bge-m3"),
         (("./absent",), "absent does not exist"),
         (("--host", "0.0.0.0"), "--insecure-no-auth"),
-        (("--runtime", "absent"), "no runtime is called 'absent'"),
+        (("--runtime", "absent"), "accepted: auto, fake, openvino, torch"),
+        (("--dialect", "sie"), "the sie wire format is not built yet"),
         (("--port", "x"), "accepted: a whole number"),
         (("--media-root", "./absent"), "media_root ./absent is not a folder"),
         (("fake", "fake"), "two models would be called 'fake'"),
     ],
 )
 def test_doctor_ends_with_1_when_something_is_wrong(arguments: tuple[str, ...], words: str) -> None:
-    done = run("doctor", *arguments)
+    done = run("doctor", "--port", "0", *arguments)
     assert done.returncode == 1
     assert words in done.stdout
     assert "1 problem\n" in done.stdout
@@ -299,6 +314,34 @@ def test_doctor_ends_with_1_when_something_is_wrong(arguments: tuple[str, ...], 
 def test_doctor_names_an_architecture_that_nobody_knows(elsewhere: Path) -> None:
     (elsewhere / "config.json").write_text('{"model_type": "mystery"}')
     (elsewhere / "tokenizer.json").write_text("{}")
-    done = run("doctor", ".")
+    done = run("doctor", "--port", "0", ".")
     assert done.returncode == 1
     assert "mystery" in done.stdout
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        served, checked = run("serve", "fake", "--port", port), run("doctor", "--port", port)
+    assert served.returncode == 1
+    words = f"cannot listen on 127.0.0.1:{port} (Address already in use)"
+    assert served.stderr.splitlines()[-1].startswith(f"omnivec: {words}")
+    assert f"- {words}" in checked.stdout
+    assert checked.returncode == 1
+
+
+def test_doctor_lists_plug_ins_and_those_that_are_broken(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = elsewhere / "strange-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[omnivec.runtimes]\ngone = strange_gone:PLUGIN\n")
+    monkeypatch.setenv("PYTHONPATH", str(elsewhere))
+    done = run("doctor", "--port", "0", "--json")
+    found = json.loads(done.stdout)
+    assert found["plug-ins"] == {"runtimes.gone": "of package strange, broken"}
+    assert "plug-in gone (runtimes) of package strange is broken" in found["problems"][0]
+    assert "Traceback" not in done.stderr

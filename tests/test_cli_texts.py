@@ -124,6 +124,8 @@ def test_the_name_says_the_format_unless_it_is_said(tmp_path: Path) -> None:
     assert output(None, None, source) == (None, "jsonl")
     assert output("-", None, source) == (None, "jsonl")
     assert output("a.npy", None, source) == (Path("a.npy"), "npy")
+    assert output("/dev/null", None, source) == (Path("/dev/null"), "jsonl")
+    assert output("a.csv", "jsonl", source) == (Path("a.csv"), "jsonl")
     assert output("a.json", None, source) == (Path("a.json"), "jsonl")
     assert output("a.bin", "npy", source) == (Path("a.bin"), "npy")
 
@@ -135,6 +137,8 @@ def test_an_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
         output(str(path), None, Texts(str(path)))
     with pytest.raises(InputError, match="npy needs a file"):
         output(None, "npy", Texts("-"))
+    with pytest.raises(InputError, match=r"\.csv is not written here; accepted: \.npy"):
+        output("vectors.csv", None, Texts("-"))
     with pytest.raises(InputError, match="jsonl and npy"):
         output("a.csv", "csv", Texts("-"))
 

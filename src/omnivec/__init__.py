@@ -6,6 +6,7 @@ when first asked for, so that `omnivec --help` need not load numpy.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["AsyncEngine", "Engine", "__version__"]
+
+# a library says nothing until its program sets up logging; what goes wrong is raised, too
+logging.getLogger("omnivec").addHandler(logging.NullHandler())
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

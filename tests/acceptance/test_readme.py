@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
 
 
+ACTIVATE = blocks("console")[1].strip()
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with live.serve() as server:
@@ -29,12 +33,15 @@ def url() -> Iterator[str]:
 
 
 def run(script: str, folder: Path) -> str:
-    """The output of a shell script in which `omnivec` and `python` are this environment's."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    """The output of a shell script after the README's own line that puts `omnivec` and
+    `python` on the PATH, which has neither of this environment before."""
+    own = str(Path(sys.executable).parent)
+    others = [one for one in os.environ["PATH"].split(os.pathsep) if one != own]
+    activated = f"{ACTIVATE}\ncd {shlex.quote(str(folder))}\n{script}"
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=os.environ | {"PATH": path},
+        ["bash", "-euo", "pipefail", "-c", activated],
+        cwd=README.parent,
+        env=os.environ | {"PATH": os.pathsep.join(others)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -63,6 +70,7 @@ def test_every_kind_of_example_is_there() -> None:
     assert len(blocks("bash")) >= 4
     assert len(blocks("python")) >= 1
     assert "make serve" in blocks("console")[0]
+    assert TEXT.index(ACTIVATE) > TEXT.index("make serve")
 
 
 @pytest.mark.parametrize("field", Settings.__struct_fields__)

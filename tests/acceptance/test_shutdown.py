@@ -63,6 +63,18 @@ def test_a_second_signal_ends_at_once() -> None:
         assert server.process.wait(10) is not None
 
 
+def test_a_model_that_still_loads_delays_no_end() -> None:
+    with live.launch("fake:dims=8,slow=15") as server:
+        deadline = time.monotonic() + 60
+        while wire_alive(server.url) != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert not live.is_ready(server.url)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(8) == 0  # its first inference takes 15 s
+        assert "Traceback" not in server.printed()
+
+
 def wire_alive(url: str) -> int:
     try:
         return wire.request(url, "/live/").status

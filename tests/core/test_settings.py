@@ -135,7 +135,10 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() -> None:
         ({"OMNIVEC_QUEUE": "0"}, ("queue", "a whole number from 1")),
         ({"OMNIVEC_MAX_AGE": "0"}, ("max_age", "a number of seconds")),
         ({"OMNIVEC_OFFLINE": "maybe"}, ("offline", "true, false")),
-        ({"OMNIVEC_PRT": "1"}, ("'OMNIVEC_PRT'", "did you mean 'port'", "omnivec config")),
+        ({"OMNIVEC_PRT": "1"}, ("'OMNIVEC_PRT'", "did you mean 'OMNIVEC_PORT'", "omnivec config")),
+        ({"OMNIVEC_PROT": "1"}, ("did you mean 'OMNIVEC_PORT'",)),
+        ({"OMNIVEC_API_KY": "1"}, ("did you mean 'OMNIVEC_API_KEY'",)),
+        ({"OMNIVEC_RUNTIME": "nope"}, ("OMNIVEC_RUNTIME", "'nope'", "auto, fake, openvino, torch")),
         ({"OMNIVEC_PROFILE": "tei"}, ("profile", "openai", "synesis")),
         ({"PORT": "x"}, ("port (environment PORT)",)),
         ({"OMNIVEC_API_KEY_FILE": "absent"}, ("api_key_file", "cannot be read")),
@@ -264,6 +267,13 @@ def test_keys_come_from_a_file_too_and_are_never_shown(elsewhere: Path) -> None:
     assert loaded.settings.api_keys == ("flag-key", "file-key")
     assert "-key" not in repr(loaded.settings).replace("api_key", "")
     assert mask("api_keys", loaded.settings.api_keys) == ("***", "***")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "# later\n  # or never\n"])
+def test_a_file_without_a_key_opens_no_server(elsewhere: Path, content: str) -> None:
+    (elsewhere / "keys").write_text(content)
+    with pytest.raises(SettingsError, match="keys has no key in it; accepted: one key a line"):
+        load({"api_key_file": "keys", "api_keys": ["another"]}, {})
 
 
 def test_a_key_that_no_header_can_carry_is_refused_unshown() -> None:

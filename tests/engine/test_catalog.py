@@ -52,6 +52,13 @@ def test_published_prompts_are_known(name: str, query: str, document: str) -> No
     assert (prompts["query"], prompts["document"]) == (query, document)
 
 
+def test_nothing_is_listed_that_runs_code_of_its_own() -> None:
+    """Of these families only the members that a graph here builds."""
+    remote = ("gte-base-en-v1.5", "gte-large-en-v1.5", "gte-multilingual", "-moe", "m-v2.0")
+    assert "Alibaba-NLP/gte-modernbert-base" in catalog().entries
+    assert not [name for name in catalog().entries if any(one in name for one in remote)]
+
+
 def test_a_model_without_prompts_has_no_overrides() -> None:
     assert catalog().spec("thenlper/gte-base").overrides == {}
     assert catalog().spec("nobody/knows-this").overrides == {}

@@ -56,7 +56,8 @@ def main() -> None:
     except (CheckpointError, Fault) as error:
         _end(error, 1)
     except OSError as error:
-        _end(f"{error.filename}: {error.strerror}" if error.filename else error, 1)
+        said = error.strerror or error
+        _end(f"{error.filename}: {said}" if error.filename else said, 1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -111,6 +111,10 @@ def embed(
             ):
                 writer.write(vectors if kind == "npy" else _vectors(chunk, vectors, index))
                 index += len(chunk)
+            if not index and not stop.asked:
+                _note_empty(source)
+                if kind == "npy":  # as wide as others of this model
+                    writer.write(engine.embed([], role=role, dims=dims))
         finally:
             writer.close()
     _leave(stop)
@@ -142,27 +146,40 @@ def rerank(
       omnivec rerank "capital of France" docs.txt --top-n 3
       omnivec rerank "capital of France" docs.jsonl -m BAAI/bge-reranker-base -o scores.npy
     """
+    if not query.strip():
+        raise InputError("QUERY is empty; accepted: a text that says what is looked for")
     source = _source(file, input_)
     path, kind = output(to, format_, source)
+    if kind == "npy" and top is not None:
+        raise InputError("--top-n is for JSON lines: an array has the score of every text")
     loaded = settings(flags, config, [model] if model else [])
     with Stop() as stop, _engine(loaded) as engine:
+        done = 0
         writer: Any = Npy(path) if kind == "npy" and path else JsonLines(path)
         scored: list[tuple[float, int, Record]] = []
         try:
             for chunk, scores in _work(
                 source, "scoring", stop, lambda texts: engine.rerank(query, texts)
             ):
+                done += len(chunk)
                 if kind == "npy":
                     writer.write(scores)
                     continue
                 pairs = zip(scores, chunk, strict=True)
                 scored += [(float(s), len(scored) + i, r) for i, (s, r) in enumerate(pairs)]
+            if not done and not stop.asked:
+                _note_empty(source)
             scored.sort(key=lambda one: (-one[0], one[1]))
             if kind == "jsonl":
                 writer.write(list(_ranked(scored[:top])))
         finally:
             writer.close()
     _leave(stop)
+
+
+def _note_empty(source: Texts) -> None:
+    name = "standard input" if source.path is None else source.name
+    print(f"omnivec: no texts in {name}", file=sys.stderr)
 
 
 def _source(file: str, kind: str) -> Texts:
@@ -173,12 +190,8 @@ def _source(file: str, kind: str) -> Texts:
 
 def _engine(loaded: Loaded) -> Any:
     """With those settings alone that somebody gave: the others are the engine's own."""
-    import logging
-
     from omnivec import Engine
 
-    # what goes wrong is raised, too: it need not be told twice
-    logging.getLogger("omnivec").addHandler(logging.NullHandler())
     given = {
         name: getattr(loaded.settings, name)
         for name, origin in loaded.origins.items()

@@ -37,9 +37,10 @@ def doctor(
     config: str | None,
     flags: Mapping[str, object],
 ) -> None:
-    """Check this machine and these settings; exit code 1 when something is wrong.
+    """Check this machine and these settings.
 
-    Takes the flags of `omnivec serve` and opens no port, no model and no network connection.
+    Takes the flags of `omnivec serve`. Tries the port; opens no model and no network
+    connection. Exit code 1 when something is wrong.
 
     \b
     Examples:
@@ -57,6 +58,8 @@ def doctor(
         findings.add("settings", file=str(loaded.file or "none"), offline=loaded.settings.offline)
         findings.problems += loaded.notes
         _settings(loaded.settings, findings)
+        _port(loaded.settings, findings)
+        _plugins(loaded.settings, findings)
         _cache(findings)
         _served(loaded.settings, findings)
     print(_as_json(findings) if as_json else _as_text(findings))
@@ -90,7 +93,7 @@ def _python(findings: Findings) -> None:
     findings.add("omnivec", version=__version__, python=platform.python_version())
     findings.add("libraries", **{one: machine.version(one) or "absent" for one in LIBRARIES})
     findings.problems += [
-        f"{one} is not installed; pip install --force-reinstall omnivec"
+        f"{one} is not installed; {machine.PIP} --force-reinstall omnivec"
         for one in LIBRARIES
         if machine.version(one) is None
     ]
@@ -105,7 +108,7 @@ def _settings(settings: Settings, findings: Findings) -> None:
     except SettingsError as error:
         findings.problems.append(str(error))
     if settings.device == "cuda" and machine.version("torch") is None:
-        findings.problems.append("device cuda needs torch; pip install 'omnivec[torch]'")
+        findings.problems.append(f"device cuda needs torch; {machine.PIP} 'omnivec[torch]'")
     if settings.device == "cuda" and not machine.accelerators():
         findings.problems.append("device is cuda, and there is no NVIDIA GPU or no driver for it")
     findings.problems += [
@@ -113,6 +116,33 @@ def _settings(settings: Settings, findings: Findings) -> None:
         for root in settings.media_root
         if not Path(root).expanduser().is_dir()
     ]
+
+
+def _port(settings: Settings, findings: Findings) -> None:
+    from omnivec.hosts.uvicorn import PortError, bind
+
+    try:
+        for listener in bind(settings.host, settings.port):
+            listener.close()
+    except PortError as error:
+        findings.problems.append(str(error.strerror))
+
+
+def _plugins(settings: Settings, findings: Findings) -> None:
+    """What other packages add, whether it can be had or not."""
+    from omnivec.core.plugins import ROOMS, discover, installed
+    from omnivec.hosts.assemble import unspoken
+
+    for room in ROOMS:
+        for one in installed(room):
+            told = f"of package {one.package}" + (", broken" if one.broken else "")
+            findings.add("plug-ins", **{f"{room}.{one.name}": told})
+            if one.broken:
+                findings.problems.append(
+                    f"plug-in {one.name} ({room}) of package {one.package} is broken: {one.broken}"
+                )
+    if warning := unspoken(settings, discover("dialects")):
+        findings.problems.append(warning)
 
 
 def _cache(findings: Findings) -> None:

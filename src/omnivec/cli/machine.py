@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 # what decides how fast a graph runs, as /proc/cpuinfo and sysctl call it
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd")
 BYTES = 1 << 30
+PIP = f"{sys.executable} -m pip install"  # into this very environment
 
 
 class Extra(NamedTuple):
@@ -24,7 +26,7 @@ class Extra(NamedTuple):
 
     @property
     def command(self) -> str:
-        return f"pip install 'omnivec[{self.name}]'"
+        return f"{PIP} 'omnivec[{self.name}]'"
 
 
 def processor() -> tuple[str, tuple[str, ...]]:

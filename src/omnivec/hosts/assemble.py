@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,8 @@ from omnivec.engine.vocabulary import Vocabulary
 from omnivec.engine.work import Splitter
 from omnivec.hosts import banner, logs
 from omnivec.hosts.progress import Progress
+
+log = logging.getLogger("omnivec")
 
 
 class Unwatched:
@@ -58,9 +61,19 @@ def local_engine(
     return LocalEngine(residents, splitter, settings)
 
 
-def serve(settings: Settings) -> int:
+def unspoken(settings: Settings, dialects: Container[str]) -> str | None:
+    """What an operator must know who asked for a wire format that nobody here speaks."""
+    if settings.dialect in dialects:
+        return None
+    return (
+        f"the {settings.dialect} wire format is not built yet: only its port and variables are used"
+    )
+
+
+def serve(settings: Settings, *, exported: bool = False) -> int:
     """Serve until told to stop; the exit code. The port answers before a model is loaded.
 
+    `exported`: the one key came from OMNIVEC_API_KEY, so whoever started this has it there.
     Raises CheckpointError for a model argument that is none, and hosts.uvicorn.PortError.
     """
     from omnivec.hosts import uvicorn
@@ -70,15 +83,17 @@ def serve(settings: Settings) -> int:
 
     began = time.monotonic()
     logs.configure(settings)
-    runtimes = discover("runtimes")
+    runtimes, dialects = discover("runtimes"), discover("dialects")
+    if warning := unspoken(settings, dialects):
+        log.warning("%s", warning)
     metrics = Metrics(version=__version__, auth_disabled=not settings.api_keys)
     engine = local_engine(
         settings, watch=metrics, runtimes=runtimes, progress=Progress("downloading", "bytes").update
     )
     metrics.stats = engine.stats
     metrics.memory = lambda: sum(runtime.memory() for runtime in runtimes.values())
-    door = Door(discover("dialects"), engine, settings=settings, metrics=metrics)
-    life = _Life(engine, settings, began)
+    door = Door(dialects, engine, settings=settings, metrics=metrics)
+    life = _Life(engine, settings, began, exported=exported)
     app = application(door, settings, metrics, startup=life.start, shutdown=life.end)
     return uvicorn.serve(app, settings, opened=life.opened)
 
@@ -86,10 +101,13 @@ def serve(settings: Settings) -> int:
 class _Life:
     """What happens around the serving: models load behind an open port, a person is told."""
 
-    def __init__(self, engine: LocalEngine, settings: Settings, began: float) -> None:
+    def __init__(
+        self, engine: LocalEngine, settings: Settings, began: float, *, exported: bool
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._began = began
+        self._exported = exported
         self._loading: asyncio.Task[None] | None = None
 
     def opened(self, host: str, port: int) -> None:
@@ -100,11 +118,15 @@ class _Life:
         self._loading = asyncio.create_task(self._load())
 
     async def end(self) -> None:
-        if self._loading is not None:
+        """What still loads is left where it is: nobody can interrupt a download or a first
+        inference, and the process ends without it."""
+        if self._loading is not None and not self._loading.done():
             self._loading.cancel()
+            return
         await self._engine.close()
 
     async def _load(self) -> None:
         await self._engine.load()
         seconds = time.monotonic() - self._began
-        logs.say(banner.ready(self._engine.cards, self._settings, seconds))
+        cards = self._engine.cards
+        logs.say(banner.ready(cards, self._settings, seconds, exported=self._exported))

@@ -9,26 +9,45 @@ from omnivec import __version__
 from omnivec.core.nouns import Card
 from omnivec.core.settings import Settings
 
+ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - told, not listened on
+"""Addresses that stand for all of a machine's, and the one of them to try."""
+
 
 def opening(settings: Settings) -> str:
     """Before the models are loaded: the address already answers /live."""
-    guarded = "API key needed" if settings.api_keys else "no key needed"
-    where = address(settings)
-    return f"omnivec {__version__} on {where} ({guarded}), docs at {where}/docs"
+    facts = ["API key needed" if settings.api_keys else "no key needed"]
+    if settings.profile is not None:
+        facts.append(f"profile {settings.profile}")
+    if settings.offline:
+        facts.append("offline")
+    here = address(settings)
+    where = f"on {here}"
+    if settings.host in ANY:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host or "*"
+        where = f"listening on {host}:{settings.port}; here {here}"
+    return f"omnivec {__version__} {where} ({', '.join(facts)}), docs at {here}/docs"
 
 
-def ready(cards: Sequence[Card], settings: Settings, seconds: float) -> str:
-    """Once they are: each model in a line, and a curl that works when pasted."""
-    lines = [f"ready in {seconds:.1f} s", *(f"  {line(card)}" for card in cards)]
+def ready(
+    cards: Sequence[Card], settings: Settings, seconds: float, *, exported: bool = False
+) -> str:
+    """Once they are: each model in a line, and a curl that works when pasted.
+
+    `exported`: OMNIVEC_API_KEY is set already where the curl will be pasted. Why a model could
+    not be loaded the log has said.
+    """
     served = [card for card in cards if card.state == "loaded"]
-    if served:
-        lines += ["", "Try it:", f"  {curl(served[0], settings)}"]
-    return "\n".join(lines)
+    if not served:
+        return "no model could be loaded; /ready answers 503"
+    lines = [f"ready in {seconds:.1f} s", *(f"  {line(card)}" for card in cards), "", "Try it:"]
+    if settings.api_keys and not exported:
+        lines.append("  export OMNIVEC_API_KEY=...  # one of your keys")
+    return "\n".join([*lines, f"  {curl(served[0], settings)}"])
 
 
 def line(card: Card) -> str:
     if card.state == "failed":
-        return f"{card.name}: not served. {card.reason}"
+        return f"{card.name}: not served, see above"
     facts = [f"{card.runtime} on {card.device}", card.dtype]
     if card.dims:
         facts.append(f"{card.dims} dimensions")
@@ -56,5 +75,6 @@ def curl(card: Card, settings: Settings) -> str:
 
 
 def address(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host  # noqa: S104
+    """Where this machine itself reaches the server."""
+    host = ANY.get(settings.host, settings.host)
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"

@@ -42,8 +42,11 @@ def configure(settings: Settings) -> None:
 
 
 def say(text: str) -> None:
-    """To a person as it is; to a log as one record for each line."""
-    if _to_a_person():
+    """To a person as it is; to a log in text line by line, to one in JSON as one record."""
+    if _is_json():
+        log.info("%s", text)
+        return
+    if sys.stderr.isatty():
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - it is for a person
         return
     for line in text.splitlines():
@@ -51,7 +54,5 @@ def say(text: str) -> None:
             log.info("%s", line)
 
 
-def _to_a_person() -> bool:
-    """A terminal, unless the log is set to JSON: then a program reads along."""
-    handlers = logging.getLogger().handlers
-    return sys.stderr.isatty() and not any(isinstance(h.formatter, JsonLines) for h in handlers)
+def _is_json() -> bool:
+    return any(isinstance(one.formatter, JsonLines) for one in logging.getLogger().handlers)

@@ -1,0 +1,118 @@
+"""The engine inside a program: what it accepts, what it refuses, and how it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import omnivec
+from omnivec import AsyncEngine, Engine
+from omnivec.core.errors import BadRequest, Unsupported
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine("fake:dims=8", "fake-reranker") as opened:
+        yield opened
+
+
+def test_an_engine_that_is_not_open_says_how_to_open_it() -> None:
+    engine = Engine("fake:dims=8")
+    for call in (lambda: engine.embed(["a"]), lambda: engine.rerank("a", []), lambda: engine.cards):
+        with pytest.raises(RuntimeError, match=r"with Engine\(\.\.\.\) as engine"):
+            call()
+    with engine:
+        assert engine.embed(["a"]).shape == (1, 8)
+    with pytest.raises(RuntimeError, match="with Engine"):
+        engine.embed(["a"])
+    with engine:  # and it can be opened again
+        assert engine.embed(["a"]).shape == (1, 8)
+
+
+def test_the_async_engine_says_so_too() -> None:
+    async def scenario() -> None:
+        engine = AsyncEngine("fake:dims=8")
+        with pytest.raises(RuntimeError, match="async with AsyncEngine"):
+            await engine.embed(["a"])
+        async with engine:
+            assert (await engine.embed([])).shape == (0, 8)
+        with pytest.raises(RuntimeError, match="async with AsyncEngine"):
+            await engine.rerank("a", ["b"])
+
+    asyncio.run(scenario())
+
+
+def test_nothing_in_makes_nothing_of_the_right_shape(engine: Engine) -> None:
+    vectors = engine.embed([])
+    assert (vectors.shape, vectors.dtype) == ((0, 8), np.float32)
+    assert engine.embed([], dims=3).shape == (0, 3)
+    scores = engine.rerank("q", [])
+    assert (scores.shape, scores.dtype) == ((0,), np.float32)
+    with pytest.raises(Unsupported):
+        engine.embed([], dims=99)
+
+
+def test_any_iterable_of_texts_will_do(engine: Engine) -> None:
+    wanted = engine.embed(["a", "b"])
+    assert np.array_equal(engine.embed(text for text in "ab"), wanted)
+    assert np.array_equal(engine.embed(np.array(["a", "b"])), wanted)
+    assert np.array_equal(engine.rerank("q", iter("ab")), engine.rerank("q", ("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda engine: engine.embed("one"), "a list of texts, not one text"),
+        (lambda engine: engine.embed(b"one"), "a list of texts, not one text"),
+        (lambda engine: engine.embed(None), "in a list, not NoneType"),
+        (lambda engine: engine.embed(["a", None]), "number 1 is NoneType"),
+        (lambda engine: engine.embed([b"a"]), "number 0 is bytes"),
+        (lambda engine: engine.rerank(None, ["a"]), "number 0 is NoneType"),
+        (lambda engine: engine.rerank("q", "one"), "a list of texts, not one text"),
+        (lambda engine: engine.rerank("q", [1]), "number 0 is int"),
+    ],
+)
+def test_what_is_not_texts_is_refused(
+    engine: Engine, call: Callable[[Any], Any], words: str
+) -> None:
+    with pytest.raises(TypeError, match=words):
+        call(engine)
+
+
+def test_a_small_queue_is_waited_for() -> None:
+    texts = [str(i) for i in range(60)]
+
+    async def scenario() -> tuple[Any, ...]:
+        async with AsyncEngine("fake:dims=8,slow=0.005", "fake-reranker", queue=4) as engine:
+            calls = [engine.embed(texts) for _ in range(3)]
+            return await asyncio.gather(*calls, engine.rerank("q", texts))
+
+    *found, scores = asyncio.run(scenario())
+    with Engine("fake:dims=8", "fake-reranker") as engine:
+        wanted, expected = engine.embed(texts), engine.rerank("q", texts)
+    assert all(np.array_equal(one, wanted) for one in found)
+    assert np.array_equal(scores, expected)
+
+
+def test_a_fault_counts_from_the_first_text() -> None:
+    texts = ["short"] * 9 + ["long " * 2000]
+    with (
+        Engine("fake:dims=8", queue=4, overflow="refuse") as engine,
+        pytest.raises(BadRequest) as caught,
+    ):
+        engine.embed(texts)
+    assert caught.value.param is not None
+    assert caught.value.param.startswith("[9]")
+
+
+def test_the_package_lists_its_names_and_logs_nothing_by_itself() -> None:
+    assert {"Engine", "AsyncEngine", "__version__"} <= set(dir(omnivec))
+    script = "import logging, omnivec; logging.getLogger('omnivec.engine').error('loud')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stderr == b""
