@@ -20,6 +20,7 @@ from omnivec.core.nouns import (
     Card,
     Describe,
     Encode,
+    Image,
     Item,
     Limits,
     Output,
@@ -30,11 +31,13 @@ from omnivec.core.nouns import (
     Task,
     Text,
     Timing,
+    Url,
     Usage,
     Vectors,
 )
 from omnivec.core.plugins import discover
 from omnivec.core.seams import Dialect, Endpoint
+from omnivec.server.door import placed
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DIALECTS: dict[str, Dialect] = discover("dialects")
@@ -117,7 +120,7 @@ def ask(
         task = asked.endpoint.decode(call)
         return asked.endpoint.encode(call, task, work(task))
     except Fault as fault:
-        return asked.dialect.fault(fault)
+        return asked.dialect.fault(placed(fault, asked.endpoint.items))
 
 
 def _limited(call: Call, limits: Limits | None) -> Call:
@@ -136,6 +139,7 @@ def work(task: Task) -> Result:
         raise UnknownModel("No such model here.", param="model")
     if isinstance(task, Describe):
         return Result(CARD, cards=(CARD,))
+    _check_images(task)
     outputs, tokens, cut = _outputs(task)
     usage = Usage(tokens=tokens, items=len(task.items), truncated=cut)
     timing = Timing(total=0.0125)
@@ -153,6 +157,16 @@ def _outputs(task: Encode | Score) -> tuple[tuple[Output, ...], int, int]:
         return tuple(Vectors(vector(text, task.dims or WIDTH)) for text in texts), tokens, cut
     query = set(_text(task.query).lower().split())
     return tuple(relevance(query, text) for text in texts), tokens, cut
+
+
+def _check_images(task: Encode | Score) -> None:
+    """As the engine: items by their place, a query by its name."""
+    named = [(f"[{i}]", item) for i, item in enumerate(task.items)]
+    named += [("query", task.query)] if isinstance(task, Score) else []
+    for param, item in named:
+        sources = [part.source for part in item.parts if isinstance(part, Image)]
+        if any(isinstance(source, Url) and "refused" in source.url for source in sources):
+            raise Unsupported("This model takes text; it cannot read images.", param=param)
 
 
 def _text(item: Item) -> str:

@@ -55,7 +55,7 @@ def test_input_in_all_its_shapes(given: Any, parts: list[Text | Tokens]) -> None
         ([[]], "input[0]"),
         (["a", []], "input[1]"),
         ([None], "input[0]"),
-        ([5, "a"], "input[0]"),
+        ([5, "a"], "input[1]"),
         ([True], "input[0]"),
         ([-1], "input[0]"),
         ([1.5], "input[0]"),
@@ -233,15 +233,77 @@ def test_models(prefix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("param", "told"), [("[3]", "input[3]"), ("dims", "dimensions"), ("role", "prompt_name")]
+    ("param", "told"), [("input[3]", "input[3]"), ("dims", "dimensions"), ("role", "prompt_name")]
 )
 def test_the_engines_fields_in_openais_words(param: str, told: str) -> None:
     reply = openai.PLUGIN.fault(Unsupported("No.", param=param))
     assert (reply.status, read(reply)["error"]["param"]) == (422, told)
 
 
+def test_an_item_that_does_not_fit_is_told_all_that_would() -> None:
+    error = refused(input=["a", None])
+    assert error["param"] == "input[1]"
+    assert "an array of strings" in error["message"]
+    assert "token ids" in error["message"]
+
+
+# ── large bodies ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ["a"] * 4,
+        [[1]] * 4,
+        [["x"]] * 4,
+        ['"', "[", "\\", ""],
+        ["a", *[[]] * 4],
+        [[1], [1], [1], "a"],
+        ["[[", [1], [1], [1], [1]],
+    ],
+    ids=str,
+)
+def test_too_many_items_are_refused_whatever_they_are(items: list[Any]) -> None:
+    with pytest.raises(BadRequest, match="at most 3 items") as caught:
+        decode("/v1/embeddings", {"input": items}, Limits(items=3))
+    assert caught.value.param == "input"
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ["[[[[[[[[", "]],[],[],[]"],
+        ['""""""""""', '\\"[\\"[\\"['],
+        ["\\", "[\\\\", '[\\"['],
+        [[1], '"],[1],[1],["', [1]],
+    ],
+    ids=str,
+)
+def test_brackets_and_quotes_in_a_text_are_no_items(items: list[Any]) -> None:
+    parts = [item.parts[0] for item in decode("/v1/embeddings", {"input": items}, Limits(3)).items]
+    assert parts == [Text(i) if isinstance(i, str) else Tokens(tuple(i)) for i in items]
+
+
+def test_a_million_things_are_refused_without_being_made() -> None:
+    """What is made of them would be told of by the peak of memory."""
+    import tracemalloc
+
+    for body in (b'{"input":[%b[]]}' % (b"[]," * 10**6), b'{"input":[%b""]}' % (b'"",' * 10**6)):
+        tracemalloc.start()
+        with pytest.raises(BadRequest, match="at most"):
+            decode("/v1/embeddings", body)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 3 * len(body)
+
+
+def test_user_may_be_anything_and_is_not_looked_at() -> None:
+    for user in ("me", 5, None, {"a": [{}]}, [[]]):
+        assert task(user=user) == task()
+
+
 def test_the_seeds_codes() -> None:
-    reply = openai.PLUGIN.fault(TooLong("This input has more tokens than fit.", param="[0]"))
+    reply = openai.PLUGIN.fault(TooLong("This input has more tokens than fit.", param="input[0]"))
     assert reply.status == 400
     assert read(reply) == {
         "error": {

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from dialogue import ask, decode, read
 
-from omnivec.core.errors import ModelFailed
+from omnivec.core.errors import BadRequest, ModelFailed
 from omnivec.core.nouns import Image, Item, Limits, Score, Text, Url
 from omnivec.dialects import rerank
 
@@ -198,7 +198,49 @@ def test_a_document_of_parts_is_echoed_as_its_text() -> None:
 
 
 def test_faults_speak_to_cohere_and_to_openai() -> None:
-    reply = rerank.PLUGIN.fault(ModelFailed("The model failed.", param="[2]"))
+    reply = rerank.PLUGIN.fault(ModelFailed("The model failed.", param="documents[2]"))
     assert reply.status == 500
     assert read(reply)["message"] == "The model failed."
     assert read(reply)["error"]["param"] == "documents[2]"
+
+
+# ── large bodies ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("documents", "param"),
+    [
+        (["a"] * 4, "documents"),
+        ([{}] * 4, "documents"),
+        ([{"text": "a"}] * 4, "documents"),
+        (["{", "a", "b", '"'], "documents"),
+        ([{"content": [{"type": "text", "text": "a"}] * 4}], "documents[0].content"),
+        ([{"content": [{}] * 4}], "documents[0].content"),
+    ],
+    ids=str,
+)
+def test_too_many_documents_or_parts_are_refused(documents: list[Any], param: str) -> None:
+    with pytest.raises(BadRequest, match="at most 3 items") as caught:
+        decode("/v1/rerank", {"query": "q", "documents": documents}, Limits(items=3))
+    assert caught.value.param == param
+
+
+def test_quotes_and_braces_in_a_text_are_no_documents() -> None:
+    texts = ['""""""""', "{}{}{}{}", '\\",\\"']
+    found = decode("/v1/rerank", {"query": "q", "documents": texts}, Limits(items=3))
+    assert isinstance(found, Score)
+    assert [item.parts for item in found.items] == [(Text(text),) for text in texts]
+
+
+def test_what_is_not_read_is_not_made() -> None:
+    """What is made of a document's other fields would be told of by the peak of memory."""
+    import tracemalloc
+
+    body = b'{"query":"q","documents":[{"text":"a","x":[%b0]}]}' % (b"[]," * 10**6)
+    tracemalloc.start()
+    found = decode("/v1/rerank", body)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(found, Score)
+    assert found.items[0].parts == (Text("a"),)
+    assert peak < 3 * len(body)

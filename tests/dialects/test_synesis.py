@@ -256,7 +256,8 @@ def test_a_fault_that_is_not_the_bodys_is_a_text(fault: Fault, status: int) -> N
     ("fault", "where"),
     [
         (errors.BadRequest("x"), []),
-        (errors.TooLong("x", param="[3]"), [3]),
+        (errors.TooLong("x", param="inputs[3]"), ["inputs", 3]),
+        (errors.TooLong("x", param="a"), ["a"]),
         (errors.Unsupported("x", param="dims"), ["dimension"]),
         (errors.Unsupported("x", param="inputs[0].image"), ["inputs", 0, "image"]),
     ],

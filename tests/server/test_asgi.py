@@ -249,3 +249,31 @@ def test_startup_and_shutdown_run_in_the_lifespan():
         "shutdown",
         "lifespan.shutdown.complete",
     ]
+
+
+# ── bodies in flight ─────────────────────────────────────────────────────────────────────
+
+
+def test_bodies_are_counted_and_given_back(server):
+    bodies = server.app.bodies
+    before = bodies.left
+    with server.client() as client:
+        for body in (b'{"input": "a"}', b"x" * (LIMIT + 1), b"{", b'{"input": "bug"}'):
+            client.post("/v1/embeddings", content=iter([body]))
+    assert bodies.left == before
+
+
+def test_a_body_that_has_no_room_is_told_to_come_again():
+    with running() as server:
+        server.app.bodies.left = 40
+        with server.raw() as first, server.client() as client:
+            first.sendall(post(b'{"input": ["slow", "and long"]}'))
+            assert server.engine.began.wait(10)
+            reply = client.post("/v1/embeddings", json={"input": "another"})
+            assert (reply.status_code, reply.json()["code"]) == (429, "overloaded")
+            assert reply.headers["connection"] == "close"
+            assert client.post("/v1/embeddings", json={}).status_code == 400
+            server.server.servers[0].get_loop().call_soon_threadsafe(server.engine.go.set)
+            assert read_response(first)[0] == 200
+            assert client.post("/v1/embeddings", json={"input": "another"}).status_code == 200
+        assert server.app.bodies.left == 40

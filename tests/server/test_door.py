@@ -7,10 +7,11 @@ import logging
 import pytest
 from serving import CARD, OPENAI, TinyEngine, Wire, embeddings, models
 
-from omnivec.core.errors import Overloaded, Unsupported
+from omnivec.core.errors import Overloaded, TooLong, Unsupported
 from omnivec.core.nouns import Call, Reply
+from omnivec.core.plugins import discover
 from omnivec.core.settings import Settings
-from omnivec.server.door import Door
+from omnivec.server.door import Door, placed
 from omnivec.server.metrics import Metrics
 
 INPUTS = Wire("synesis", embeddings(recognises=lambda fields: "inputs" in fields))
@@ -67,6 +68,48 @@ def test_a_shared_path_is_told_apart_by_the_body(order):
     assert "synesis" in json.loads(ask(at, {"inputs": ["a"]}).body)
     assert "data" in json.loads(ask(at, {"input": "a"}).body)
     assert "openai" in json.loads(ask(at, {"neither": 1}).body)
+
+
+@pytest.mark.parametrize("body", [{"neither": 1}, {"dimension": 64}])
+def test_an_object_with_nothing_that_is_needed_is_spoken_of_by_the_default_dialect(body):
+    at = door(OPENAI, INPUTS, dialect="synesis")
+    assert "synesis" in json.loads(ask(at, body).body)
+    assert "data" in json.loads(ask(at, {"input": "a", **body}).body)
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank"])
+def test_synesis_answers_an_empty_object_where_it_is_the_default_dialect(path):
+    at = door(*discover("dialects").values(), dialect="synesis")
+    reply = ask(at, b"{}", path)
+    assert reply.status == 422
+    assert "detail" in json.loads(reply.body)
+    assert "error" in json.loads(ask(door(*discover("dialects").values()), b"{}", path).body)
+
+
+@pytest.mark.parametrize(
+    ("items", "param", "told"),
+    [
+        ("input", "[3]", "input[3]"),
+        ("input", "[3].image", "input[3].image"),
+        (("a", "b"), "[1]", "b"),
+        (("a", "b"), "query", "query"),
+        ("", "[3]", "[3]"),
+        ("input", None, None),
+    ],
+)
+def test_an_item_at_fault_has_the_name_that_the_request_gave_it(items, param, told):
+    fault = TooLong("Too long.", param=param, retry_after=1)
+    found = placed(fault, items)
+    assert (type(found), found.param, found.message) == (TooLong, told, "Too long.")
+    assert found.retry_after == 1
+    assert fault.param == param
+
+
+def test_a_dialect_is_told_the_fields_own_path():
+    engine = Refusing()
+    engine.fault = TooLong("Too long.", param="[1]")
+    at = door(Wire("openai", embeddings(items="input")), engine=engine)
+    assert json.loads(ask(at).body)["param"] == "input[1]"
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{", b"\xff", b'{"a":' * 100_000, b'"x"'])

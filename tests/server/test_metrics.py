@@ -129,6 +129,27 @@ def test_batches_may_be_told_of_from_many_threads():
     assert found["omnivec_batch_seconds_count", "model", "m"] == 2000
 
 
+def test_no_lock_is_held_between_two_families():
+    metrics = Metrics()
+    metrics.batch("m", 4, 100, 0.01)
+    for _ in Exposition(metrics).collect():
+        assert metrics.lock.acquire(timeout=1)
+        metrics.lock.release()
+
+
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+@pytest.mark.parametrize(
+    "rest",
+    ["", "version=", "version=x", "version=1.x", "version=\xb2", "version=9", "escaping=x", "q=x"],
+)
+def test_an_odd_accept_header_gets_numbers(kind, rest):
+    text, told = Exposition(Metrics()).render((), f"{kind};{rest};version=1.0.0;escaping")
+    assert b"omnivec_connections" in text
+    assert told
+    text, told = Exposition(Metrics()).render((), f"{kind};{rest}")
+    assert b"omnivec_connections" in text
+
+
 def test_what_the_engine_knows_is_asked_at_the_scrape():
     metrics = Metrics(version="9.9", auth_disabled=True)
     metrics.stats = lambda: {"m": {"queued": 7.0, "running": 3.0}}

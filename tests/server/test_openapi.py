@@ -8,13 +8,13 @@ import pytest
 from serving import build, running
 
 from omnivec.core.plugins import discover
-from omnivec.server.openapi import document
+from omnivec.server.openapi import PROBES, document
 
 
 @pytest.fixture(scope="module")
 def described() -> dict:
     app, settings, _ = build(discover("dialects"))
-    return json.loads(document(app.door, settings))
+    return json.loads(document(app.door, settings, "some/model"))
 
 
 def operations(described: dict) -> list[tuple[str, str, dict]]:
@@ -39,7 +39,12 @@ def test_every_operation_says_what_it_is(described):
         assert operation["operationId"] not in seen
         seen.add(operation["operationId"])
         for name in (part[1:-1] for part in path.split("/") if part.startswith("{")):
-            assert [entry["name"] for entry in operation["parameters"]] == [name]
+            (parameter,) = operation["parameters"]
+            assert (parameter["name"], parameter["example"]) == (name, "some/model")
+        for sample in operation["x-codeSamples"]:
+            assert "{id}" not in sample["source"]
+            assert sample["source"] in operation["description"]
+        assert operation["x-codeSamples"], path
 
 
 def test_every_reference_leads_somewhere(described):
@@ -114,9 +119,23 @@ def test_every_curl_line_works_when_pasted():
         for method, path, operation in operations(described):
             for sample in operation.get("x-codeSamples", []):
                 line = sample["source"].replace("http://127.0.0.1:8400", server.url)
-                line = line.replace("{id}", "tiny/model")
                 tell = f"{line} --silent --output /dev/null --write-out '%{{http_code}}'"
                 told = subprocess.run(tell, shell=True, capture_output=True, check=True, timeout=60)
                 assert (method, path, told.stdout) == (method, path, b"200")
                 ran += 1
-    assert ran > 8
+            assert operation["x-codeSamples"], path
+    assert ran > 12
+
+
+def test_the_probes_say_when_they_answer_503(described):
+    told = {path: set(described["paths"][path]["get"]["responses"]) for path in PROBES}
+    assert told["/live"] == told["/metrics"] == {"200"}
+    assert told["/ready"] == told["/health"] == {"200", "503"}
+
+
+def test_a_probe_that_is_open_needs_no_key_in_its_sample():
+    app, settings, _ = build(api_keys=("k",))
+    paths = json.loads(document(app.door, settings))["paths"]
+    assert paths["/ready"]["get"]["security"] == []
+    assert "Bearer" not in paths["/ready"]["get"]["description"]
+    assert "Bearer KEY" in paths["/health"]["get"]["description"]

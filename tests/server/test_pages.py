@@ -86,10 +86,14 @@ def test_the_front_page_tells_of_the_models(server, browser):
     browser.wait("document.querySelector('.state.good')")
     table = browser.evaluate("document.getElementById('models').innerText")
     assert "tiny/model" in table
-    assert "encode, score" in table
+    assert "embeds, reranks" in table
     assert f"{server.url}/v1/embeddings" in browser.evaluate("document.body.innerText")
     assert 'model="tiny/model"' in browser.evaluate("document.body.innerText")
+    assert 'api_key="none"' in browser.evaluate("document.body.innerText")
     assert all(url.startswith(server.url) for url in browser.asked)
+    browser.evaluate("showCalls('tiny/model', true)")  # as /health says where keys are set
+    assert 'api_key="YOUR_KEY"' in browser.evaluate("document.body.innerText")
+    assert "Bearer YOUR_KEY" in browser.evaluate("document.body.innerText")
     assert browser.complaints == []
 
 
@@ -170,6 +174,19 @@ def test_the_documentation_shows_every_operation_and_asks_nobody_else(server, br
     assert browser.evaluate("document.querySelector('.errors-wrapper') === null")
     assert len(browser.asked) >= 5
     assert all(url.startswith((server.url, "data:")) for url in browser.asked)
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize(("scheme", "darkest"), [("light", False), ("dark", True)])
+def test_the_documentation_is_dark_for_those_who_want_it(server, browser, scheme, darkest):
+    browser._command(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+    )
+    browser.open(f"{server.url}/docs")
+    browser.wait("document.querySelector('.opblock')")
+    ground = browser.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    shades = [int(part) for part in re.findall(r"\d+", ground)[:3]]
+    assert (0 < max(shades) < 80) is darkest
     assert browser.complaints == []
 
 

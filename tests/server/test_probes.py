@@ -70,6 +70,21 @@ def test_health_has_what_synesis_names():
     assert on_gpu["embedding_model"] == {"path": None, "loaded": False, "device": None}
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"), [((), "failed; see the server's log"), (("k",), "/srv/model has no weights")]
+)
+def test_why_a_model_failed_is_told_to_those_with_a_key(keys, told):
+    engine = TinyEngine()
+    engine.cards = (
+        msgspec.structs.replace(CARD, state="failed", reason="/srv/model has no weights"),
+    )
+    app, _, _ = build(engine=engine, api_keys=keys)
+    headers = {"host": "localhost", "x-api-key": "k"}
+    facts = json.loads(asyncio.run(app.door.answer(Call("GET", "/health", headers=headers))).body)
+    assert facts["models"][0]["reason"] == told
+    assert facts["api_key_needed"] is bool(keys)
+
+
 def test_the_probes_are_open_and_the_rest_is_not():
     """Every path there is, with and without the key: fails when one is added that is open."""
     with running(api_keys=("k",)) as server, server.client() as client:

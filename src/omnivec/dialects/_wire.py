@@ -11,6 +11,7 @@ import base64
 import math
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
 import msgspec
@@ -44,22 +45,30 @@ ModelName = Annotated[
 # ── reading ──────────────────────────────────────────────────────────────────────────────
 
 
-def read(call: Call, shape: type[T], *, strict: bool = False) -> T:
-    """The body as `shape`. Raises WrongType, or BadRequest with the field's path.
-
-    `strict` also refuses a number that is written as a string.
-    """
+def read(call: Call, shape: type[T]) -> T:
+    """The body as `shape`. Raises WrongType, or BadRequest with the field's path."""
     _check_type(call.headers.get("content-type", ""))
     if not call.body.strip():
         raise BadRequest("The body is empty; it must be a JSON object.")
     try:
         if not call.body.isascii():
             call.body.decode()  # msgspec skips the fields it does not know without a look
-        return msgspec.json.decode(call.body, type=shape, strict=strict)
-    except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
     except UnicodeDecodeError:
         raise BadRequest("The body must be JSON in UTF-8.") from None
+    return _decoded(call.body, shape, "", strict=False)
+
+
+def read_field(raw: bytes | msgspec.Raw, shape: Any, field: str) -> Any:
+    """A field that was left unread at first. Unlike `read`, refuses a number that is written
+    as a string. Raises BadRequest with the field's path."""
+    return _decoded(raw, shape, field, strict=True)
+
+
+def _decoded(raw: bytes | msgspec.Raw, shape: type[T], field: str, *, strict: bool) -> T:
+    try:
+        return msgspec.json.decode(raw, type=shape, strict=strict)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error), field) from None
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
     except msgspec.DecodeError:
@@ -75,11 +84,13 @@ def _check_type(header: str) -> None:
     essence, *parameters = [part.strip() for part in header.lower().split(";")]
     json = essence == "application/json" or re.fullmatch(r"application/\S+\+json", essence)
     if essence and not json:
-        raise WrongType("The content type must be application/json.")
+        raise WrongType("Send the body as JSON, with the header `Content-Type: application/json`.")
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "charset" and value.strip().strip('"') not in {"utf-8", "utf8"}:
-            raise WrongType("The content type must be application/json in UTF-8.")
+            raise WrongType(
+                "Send the body in UTF-8, with the header `Content-Type: application/json`."
+            )
 
 
 _KINDS = {
@@ -95,12 +106,12 @@ _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _EXPECTED = re.compile(r"Expected `([a-z |]+)`(?: (>=|<=) (\d+))?")
 
 
-def _refusal(error: str) -> BadRequest:
+def _refusal(error: str, field: str) -> BadRequest:
     """msgspec's "Expected `int`, got `str` - at `$.input[3]`" in words of ours."""
     text, _, path = error.rpartition(" - at `$") if error.endswith("`") else (error, "", "")
     if not text:  # no path: the whole body, or one of its own fields is missing
         text, path = error, ""
-    param = path.rstrip("`").replace("[...]", "").lstrip(".")
+    param = (field + path.rstrip("`").replace("[...]", "")).lstrip(".")
     if missing := _MISSING.match(text):
         param = f"{param}.{missing[1]}" if param else missing[1]
         return BadRequest(f"`{param}` is required.", param=param)
@@ -274,7 +285,7 @@ _WORDS: tuple[tuple[type[Fault], str, str], ...] = (
 )
 
 
-def error(fault: Fault, fields: Mapping[str, str]) -> dict[str, str | None]:
+def error(fault: Fault, fields: Mapping[str, str] = MappingProxyType({})) -> dict[str, str | None]:
     """The inside of OpenAI's envelope. `fields` as for `locate`."""
     code, kind = next((code, kind) for known, code, kind in _WORDS if isinstance(fault, known))
     param = locate(fault.param, fields)
@@ -282,8 +293,8 @@ def error(fault: Fault, fields: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def locate(param: str | None, fields: Mapping[str, str]) -> str | None:
-    """The engine's path of a field ("dims", "[3]") in the dialect's words ("dimensions",
-    "input[3]"): `fields` maps the part before the first bracket."""
+    """The engine's name of a field ("dims") in the dialect's words ("dimensions"): `fields`
+    maps the part before the first bracket. Items have the request's own name already."""
     if param is None:
         return None
     head, bracket, rest = param.partition("[")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict, cast
 
 import msgspec
@@ -27,6 +28,7 @@ from omnivec.dialects import _wire
 # ── wire types ───────────────────────────────────────────────────────────────────────────
 
 TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+_Ids: TypeAlias = Annotated[tuple[TokenId, ...], Meta(min_length=1)]
 Input: TypeAlias = str | list[str | TokenId | list[TokenId]]
 
 _SAME = "Another name of dimensions."
@@ -96,12 +98,11 @@ class EmbeddingRequest(Wishes, kw_only=True):
     extra_body: Annotated[Wishes | None, Meta(description="The same wishes, nested.")] = None
 
 
-class _StrictInput(msgspec.Struct):
-    input: Input
+class _Unread(EmbeddingRequest, kw_only=True):
+    """The same, without Python objects of what may be large or anything at all."""
 
-
-class _Format(msgspec.Struct):
-    encoding_format: str | None = None
+    input: msgspec.Raw  # type: ignore[assignment] # it is read by itself, by its first item
+    user: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class EmbeddingEntry(TypedDict):
@@ -150,12 +151,14 @@ _ROLES = {
 def decode_embeddings(call: Call) -> Task:
     request = _read(call)
     _check_formats(request)
+    call.memo["packed"] = _packed(request.encoding_format)
     instruction = _wire.given(_wish(request, "instruction"))
     normalize = _wish(request, "normalize")
     tokens = _wire.window(_wish(request, "truncate_prompt_tokens"), "truncate_prompt_tokens")
     overflow = _wire.overflow(_wish(request, "truncate", "truncation"), "truncate")
+    parts = _parts(bytes(request.input), call.limits.items)
     return Encode(
-        items=_items(call, request.input, instruction),
+        items=tuple(Item((part,), instruction) for part in parts),
         model=_wire.model_name(request.model),
         role=_role(request),
         dims=_dims(request),
@@ -165,10 +168,10 @@ def decode_embeddings(call: Call) -> Task:
     )
 
 
-def _read(call: Call) -> EmbeddingRequest:
+def _read(call: Call) -> _Unread:
     """The seed answers every bad `dimensions` with 422, one of a wrong type too."""
     try:
-        return _wire.read(call, EmbeddingRequest)
+        return _wire.read(call, _Unread)
     except BadRequest as fault:
         if (fault.param or "").rpartition(".")[2] in _DIMENSIONS:
             raise _bad_dimensions() from None
@@ -209,7 +212,6 @@ def _role(request: EmbeddingRequest) -> str | None:
 
 
 def _check_formats(request: EmbeddingRequest) -> None:
-    _packed(request.encoding_format)
     if request.modality not in {None, "text"}:
         raise Unsupported('`modality` must be "text".', param="modality")
     if request.output_dtype not in {None, "float"}:
@@ -223,36 +225,48 @@ def _packed(encoding_format: str | None) -> bool:
     return word == "base64"
 
 
-def _items(call: Call, given: Input, instruction: str | None) -> tuple[Item, ...]:
-    if isinstance(given, str):
-        return (Item((Text(given),), instruction),)
-    if given and all(isinstance(entry, int) for entry in given):
-        return (Item((Tokens(_ids(given, call)),), instruction),)
-    _wire.check_count(len(given), call.limits.items, "input")
-    if any(isinstance(entry, list) for entry in given):
-        _wire.read(call, _StrictInput, strict=True)  # [["2024"]] is no array of token ids
-    return tuple(Item((_part(entry, i),), instruction) for i, entry in enumerate(given))
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_FIRST = re.compile(rb"\[\s*(.)", re.DOTALL)
 
 
-def _ids(given: list[Any], call: Call) -> tuple[int, ...]:
-    _wire.read(call, _StrictInput, strict=True)
-    return tuple(given)
+def _parts(raw: bytes, most: int) -> list[Part]:
+    """One for each item of `input`. Too many are seen before any is made. Raises BadRequest."""
+    first = _FIRST.match(raw)
+    if first is None:
+        return [Text(_read_input(raw, str))]
+    if first[1] in b"-0123456789":
+        return [Tokens(_read_input(raw, tuple[TokenId, ...]))]
+    if (least := _least(raw, most)) > most:
+        _wire.check_count(least, most, "input")
+    items = _read_input(raw, list[str | _Ids])
+    _wire.check_count(len(items), most, "input")
+    return [Text(item) if isinstance(item, str) else Tokens(item) for item in items]
 
 
-def _part(entry: str | int | list[int], index: int) -> Part:
-    if isinstance(entry, str):
-        return Text(entry)
-    if isinstance(entry, list) and entry:
-        return Tokens(tuple(entry))
-    raise BadRequest(
-        f"`input[{index}]` must be a string or an array of at least one token id.",
-        param=f"input[{index}]",
-    )
+def _least(raw: bytes, most: int) -> int:
+    """How many items an array of texts and token arrays has at least, from its bytes."""
+    quotes = raw.count(b'"') - raw.count(b'\\"')  # fewer than all where a text ends in a backslash
+    if quotes > 2 * most:
+        return quotes // 2
+    arrays = raw.count(b"[") - 1
+    return _STRING.sub(b"", raw).count(b"[") - 1 if quotes and arrays > most else arrays
+
+
+def _read_input(raw: bytes, shape: Any) -> Any:
+    try:
+        return _wire.read_field(raw, shape, "input")
+    except BadRequest as fault:
+        if fault.param is None:
+            raise
+        raise BadRequest(
+            f"`{fault.param}` does not fit: `input` must be a string, an array of strings, an "
+            "array of token ids (integers of at least 0), or an array of such arrays, none empty.",
+            param=fault.param,
+        ) from None
 
 
 def encode_embeddings(call: Call, task: Task, result: Result) -> Reply:
-    packed = _packed(_wire.read(call, _Format).encoding_format)
-    written = _wire.pack if packed else _wire.row
+    written = _wire.pack if call.memo["packed"] else _wire.row
     vectors = [output.dense for output in result.outputs if isinstance(output, Vectors)]
     return _wire.write(
         EmbeddingList(
@@ -289,7 +303,7 @@ def encode_model(_call: Call, _task: Task, result: Result) -> Reply:
 
 # ── faults ───────────────────────────────────────────────────────────────────────────────
 
-_FIELDS = {"": "input", "items": "input", "dims": "dimensions", "role": "prompt_name"}
+_FIELDS = {"dims": "dimensions", "role": "prompt_name"}
 
 
 class OpenAI:
@@ -308,6 +322,7 @@ class OpenAI:
             response=EmbeddingList,
             example={"input": ["The quick brown fox", "jumps over the lazy dog"]},
             counted="embeddings",
+            items="input",
         ),
         Endpoint(
             method="GET",

@@ -8,7 +8,7 @@ clients of the bare path want a string, those of /v1 and /v2 an object.
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict, cast
 from uuid import uuid4
 
 import msgspec
@@ -33,6 +33,7 @@ from omnivec.dialects import _wire
 # ── wire types ───────────────────────────────────────────────────────────────────────────
 
 Document: TypeAlias = str | dict[str, Any]
+Fields: TypeAlias = dict[str, msgspec.Raw]
 
 
 class Instruction(msgspec.Struct, kw_only=True):
@@ -83,12 +84,11 @@ class RerankRequest(Instruction, kw_only=True):
     extra_body: Annotated[Instruction | None, Meta(description="The same wish, nested.")] = None
 
 
-class _Wanted(msgspec.Struct):
-    """What the reply depends on and the task does not carry."""
+class _Unread(RerankRequest, kw_only=True):
+    """The same, without Python objects of what may hold anything at all."""
 
-    top_n: int | None = None
-    top_k: int | None = None
-    return_documents: bool | None = None
+    query: msgspec.Raw  # type: ignore[assignment] # read by itself, as each document is
+    documents: msgspec.Raw  # type: ignore[assignment] # read when it is known how many there are
 
 
 class TextDocument(TypedDict):
@@ -151,17 +151,19 @@ class RerankReply(TypedDict):
 
 
 def decode_rerank(call: Call) -> Task:
-    request = _wire.read(call, RerankRequest)
-    _top(request)
-    _wire.check_count(len(request.documents), call.limits.items, "documents")
+    request = _wire.read(call, _Unread)
+    call.memo["request"] = (_top(request), request.return_documents)
+    most = call.limits.items
+    documents = _list(bytes(request.documents), "documents", most)
+    _wire.check_count(len(documents), most, "documents")
     tokens = _wire.window(request.truncate_prompt_tokens, "truncate_prompt_tokens")
     wish = request.truncate if request.truncate is not None else request.truncation
     overflow = _wire.overflow(wish, "truncate")
     return Score(
-        query=_query(request),
+        query=_query(request, most),
         items=tuple(
-            Item(_document(document, f"documents[{i}]", request.rank_fields))
-            for i, document in enumerate(request.documents)
+            Item(_document(document, f"documents[{i}]", request.rank_fields, most))
+            for i, document in enumerate(documents)
         ),
         model=_wire.model_name(request.model),
         raw=bool(request.raw_scores),
@@ -170,14 +172,14 @@ def decode_rerank(call: Call) -> Task:
     )
 
 
-def _top(request: RerankRequest | _Wanted) -> int | None:
+def _top(request: _Unread) -> int | None:
     if request.top_n is not None:
         return _wire.check_top(request.top_n, "top_n")
     return _wire.check_top(request.top_k, "top_k")
 
 
-def _query(request: RerankRequest) -> Item:
-    parts = _document(request.query, "query", None)
+def _query(request: _Unread, most: int) -> Item:
+    parts = _document(request.query, "query", None, most)
     texts = [part.text for part in parts if isinstance(part, Text)]
     if texts:
         _wire.check_query("".join(texts), "query")
@@ -185,19 +187,21 @@ def _query(request: RerankRequest) -> Item:
     return Item(parts, _wire.given(request.instruction) or _wire.given(nested))
 
 
-def _document(given: Document, field: str, rank_fields: list[str] | None) -> tuple[Part, ...]:
+def _document(
+    raw: msgspec.Raw, field: str, rank_fields: list[str] | None, most: int
+) -> tuple[Part, ...]:
+    given = _wire.read_field(raw, str | Fields, field)
     if isinstance(given, str):
         return (Text(given),)
     if rank_fields:
         return (Text(_fields(given, rank_fields, field)),)
-    if isinstance(given.get("text"), str):
-        return (Text(given["text"]), *_image(given))
-    if isinstance(given.get("content"), str):
-        return (Text(given["content"]),)
-    if isinstance(given.get("content"), list) and given["content"]:
-        return tuple(
-            _part(part, f"{field}.content[{i}]") for i, part in enumerate(given["content"])
-        )
+    text, content = _string(given, "text"), _string(given, "content")
+    if text is not None:
+        return (Text(text), *_image(given))
+    if content is not None:
+        return (Text(content),)
+    if parts := _content(given, field, most):
+        return parts
     if image := _image(given):
         return image
     raise BadRequest(
@@ -205,29 +209,54 @@ def _document(given: Document, field: str, rank_fields: list[str] | None) -> tup
     )
 
 
-def _fields(given: dict[str, Any], names: list[str], field: str) -> str:
+def _string(given: Fields, name: str) -> str | None:
+    raw = bytes(given.get(name, b"")).lstrip()
+    return _wire.read_field(raw, str, name) if raw.startswith(b'"') else None
+
+
+def _content(given: Fields, field: str, most: int) -> tuple[Part, ...]:
+    """The parts of a chat message, as vLLM and Dify send documents; none where it has none."""
+    raw = bytes(given.get("content", b"")).lstrip()
+    if not raw.startswith(b"["):
+        return ()
+    parts = _list(raw, f"{field}.content", most)
+    return tuple(_part(part, f"{field}.content[{i}]") for i, part in enumerate(parts))
+
+
+def _list(raw: bytes, field: str, most: int) -> list[msgspec.Raw]:
+    """The items unread, `most` of them. Without a quote every object is empty, and without an
+    object every item is a text, so that far too many are seen before any is made."""
+    quotes = raw.count(b'"') - raw.count(b'\\"')
+    least = quotes // 2 if b"{" not in raw else 0 if quotes else raw.count(b"{")
+    items = [] if least > most else _wire.read_field(raw, list[msgspec.Raw], field)
+    if (count := max(least, len(items))) > most:
+        _wire.check_count(count, most, field)
+    return cast("list[msgspec.Raw]", items)
+
+
+def _fields(given: Fields, names: list[str], field: str) -> str:
     """Cohere's rule: the named fields, each on a line of its own."""
-    found = [(name, given[name]) for name in names if isinstance(given.get(name), str)]
+    found = [(name, text) for name in names if (text := _string(given, name)) is not None]
     if not found:
         raise BadRequest(f"`{field}` has no text in any of `rank_fields`.", param=field)
     if len(names) == 1:
-        return str(found[0][1])
+        return found[0][1]
     return "\n".join(f"{name}: {text}" for name, text in found)
 
 
-def _image(given: dict[str, Any]) -> tuple[Part, ...]:
-    image = given.get("image")
-    return (Image(Url(image)),) if isinstance(image, str) and image else ()
+def _image(given: Fields) -> tuple[Part, ...]:
+    image = _string(given, "image")
+    return (Image(Url(image)),) if image else ()
 
 
-def _part(given: Any, field: str) -> Part:
-    """One of the parts that a chat message has, as vLLM and Dify send documents."""
-    kind = given.get("type") if isinstance(given, dict) else None
-    if kind == "text" and isinstance(given.get("text"), str):
-        return Text(given["text"])
-    if kind == "image_url" and isinstance(given.get("image_url"), dict):
-        url = given["image_url"].get("url")
-        if isinstance(url, str):
+def _part(raw: msgspec.Raw, field: str) -> Part:
+    given = _object(raw)
+    kind = _string(given, "type")
+    if kind == "text" and (text := _string(given, "text")) is not None:
+        return Text(text)
+    if kind == "image_url":
+        url = _string(_object(given.get("image_url", msgspec.Raw(b"null"))), "url")
+        if url is not None:
             return Image(Url(url))
     if kind in {"audio_url", "video_url", "input_audio"}:
         raise Unsupported(f"`{field}` must be of text or an image.", param=field)
@@ -238,6 +267,13 @@ def _part(given: Any, field: str) -> Part:
     )
 
 
+def _object(raw: msgspec.Raw) -> Fields:
+    """Its fields; none where it is something else."""
+    if not bytes(raw).lstrip().startswith(b"{"):
+        return {}
+    return cast("Fields", _wire.read_field(raw, Fields, ""))
+
+
 # ── encode ───────────────────────────────────────────────────────────────────────────────
 
 _SEARCH_UNIT = 100  # documents; Cohere's
@@ -246,12 +282,12 @@ _SEARCH_UNIT = 100  # documents; Cohere's
 def encode_rerank(version: str | None, call: Call, task: Task, result: Result) -> Reply:
     """`version` of Cohere's API; None on the bare path, where a document is a string."""
     assert isinstance(task, Score)  # noqa: S101 - `decode_rerank` makes nothing else
-    wanted = _wire.read(call, _Wanted)
+    top, echo = call.memo["request"]
     results = [
         RankedDocument(index=index, relevance_score=score, score=score)
-        for index, score in _wire.ranked(result, raw=task.raw, top=_top(wanted))
+        for index, score in _wire.ranked(result, raw=task.raw, top=top)
     ]
-    if wanted.return_documents:
+    if echo:
         for entry in results:
             text = _text(task.items[entry["index"]])
             entry["document"] = TextDocument(text=text) if version else text
@@ -281,7 +317,6 @@ def _meta(version: str, documents: int, result: Result) -> RerankMeta:
 
 # ── the dialect ──────────────────────────────────────────────────────────────────────────
 
-_FIELDS = {"": "documents", "items": "documents"}
 _EXAMPLE = {
     "query": "How do neural networks learn?",
     "documents": [
@@ -304,6 +339,7 @@ def _endpoint(path: str, version: str | None, summary: str) -> Endpoint:
         response=RerankReply,
         example=_EXAMPLE,
         counted="rerank",
+        items="documents",
     )
 
 
@@ -319,7 +355,7 @@ class Rerank:
     )
 
     def fault(self, fault: Fault) -> Reply:
-        body = {"message": fault.message, "error": _wire.error(fault, _FIELDS)}
+        body = {"message": fault.message, "error": _wire.error(fault)}
         return _wire.write(body, fault.status, _wire.fault_headers(fault))
 
 

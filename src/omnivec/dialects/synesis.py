@@ -87,10 +87,6 @@ class SimilarityRequest(msgspec.Struct, kw_only=True):
     model: _wire.ModelName = None
 
 
-class _Wanted(msgspec.Struct):
-    top_n: int | None = None
-
-
 class IndexedEmbedding(TypedDict):
     """One input's vector."""
 
@@ -214,8 +210,7 @@ def encode_embeddings(_call: Call, _task: Task, result: Result) -> Reply:
     embeddings = [
         IndexedEmbedding(index=i, embedding=_wire.row(vector)) for i, vector in enumerate(vectors)
     ]
-    reply = SynesisEmbeddings(embeddings=embeddings, usage=usage)
-    return _wire.write(reply)
+    return _wire.write(SynesisEmbeddings(embeddings=embeddings, usage=usage))
 
 
 def _vectors(result: Result) -> list[Any]:
@@ -243,7 +238,7 @@ def is_synesis_rerank(fields: Mapping[str, msgspec.Raw]) -> bool:
 
 def decode_rerank(call: Call) -> Task:
     request = _wire.read(call, SynesisRerankRequest)
-    _wire.check_top(request.top_n, "top_n")
+    call.memo["top"] = _wire.check_top(request.top_n, "top_n")
     _wire.check_count(len(request.documents), call.limits.items, "documents")
     return Score(
         query=Item(_parts(request.query, "query"), _wire.given(request.instruction)),
@@ -256,10 +251,9 @@ def decode_rerank(call: Call) -> Task:
 
 def encode_rerank(call: Call, task: Task, result: Result) -> Reply:
     assert isinstance(task, Score)  # noqa: S101 - `decode_rerank` makes nothing else
-    top = _wire.read(call, _Wanted).top_n
+    ranked = _wire.ranked(result, raw=False, top=call.memo["top"])
     results = [
-        ScoredDocument(index=index, score=score, document=_echo(task.items[index]))
-        for index, score in _wire.ranked(result, raw=False, top=top)
+        ScoredDocument(index=i, score=score, document=_echo(task.items[i])) for i, score in ranked
     ]
     usage = SynesisRerankUsage(
         query_count=1,
@@ -344,6 +338,7 @@ class Synesis:
             example={"inputs": [{"text": "quantum computing basics"}], "dimension": 128},
             recognises=is_synesis_embeddings,
             counted="embeddings",
+            items="inputs",
         ),
         Endpoint(
             method="POST",
@@ -363,6 +358,7 @@ class Synesis:
             },
             recognises=is_synesis_rerank,
             counted="rerank",
+            items="documents",
         ),
         Endpoint(
             method="POST",
@@ -374,6 +370,7 @@ class Synesis:
             response=Similarity,
             example={"a": {"text": "a photo of a cat"}, "b": {"text": "a picture of a kitten"}},
             counted="similarity",
+            items=("a", "b"),
         ),
         Endpoint(
             method="GET",
@@ -388,8 +385,10 @@ class Synesis:
     def fault(self, fault: Fault) -> Reply:
         headers = _wire.fault_headers(fault)
         if isinstance(fault, BadRequest | Unsupported):
-            where = _location(fault.param)
-            entry = {"type": "value_error", "loc": where, "msg": fault.message}
+            words = fault.message
+            if fault.param == "dims":  # the engine's words, with this dialect's smallest
+                words = words.replace(" 1 to ", f" {_LEAST} to ")
+            entry = {"type": "value_error", "loc": _location(fault.param), "msg": words}
             return _wire.write({"detail": [entry]}, Unsupported.status, headers)
         return _wire.write({"detail": fault.message}, fault.status, headers)
 

@@ -42,11 +42,6 @@ class TeiRerankRequest(msgspec.Struct, kw_only=True):
     top_n: Annotated[int | None, Meta(description="Return only so many; LiteLLM sends it.")] = None
 
 
-class _Wanted(msgspec.Struct):
-    return_text: bool | None = None
-    top_n: int | None = None
-
-
 class TeiRank(TypedDict):
     """One text's score."""
 
@@ -63,7 +58,7 @@ def is_tei(fields: Mapping[str, msgspec.Raw]) -> bool:
 
 def decode_rerank(call: Call) -> Task:
     request = _wire.read(call, TeiRerankRequest)
-    _wire.check_top(request.top_n, "top_n")
+    call.memo["request"] = (_wire.check_top(request.top_n, "top_n"), request.return_text)
     _wire.check_count(len(request.texts), call.limits.items, "texts", TooLarge)
     # A direction only matters when there is something to cut, and then it must be ours.
     _wire.overflow(request.truncation_direction, "truncation_direction")
@@ -78,12 +73,12 @@ def decode_rerank(call: Call) -> Task:
 
 def encode_rerank(call: Call, task: Task, result: Result) -> Reply:
     assert isinstance(task, Score)  # noqa: S101 - `decode_rerank` makes nothing else
-    wanted = _wire.read(call, _Wanted)
+    top, echo = call.memo["request"]
     ranks = [
         TeiRank(index=index, score=score)
-        for index, score in _wire.ranked(result, raw=task.raw, top=wanted.top_n)
+        for index, score in _wire.ranked(result, raw=task.raw, top=top)
     ]
-    if wanted.return_text:
+    if echo:
         for rank in ranks:
             (part,) = task.items[rank["index"]].parts
             if isinstance(part, Text):
@@ -121,6 +116,7 @@ class Tei:
             },
             recognises=is_tei,
             counted="rerank",
+            items="texts",
         ),
     )
 

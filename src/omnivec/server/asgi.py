@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from omnivec.core.errors import TooLarge, WrongType
+from omnivec.core.errors import Overloaded, TooLarge, WrongType
 from omnivec.core.nouns import Call, Reply
 from omnivec.core.settings import Settings
 from omnivec.server.door import Door
@@ -26,6 +26,8 @@ from omnivec.server.probes import add_probes
 Hook = Callable[[], Awaitable[None]]
 
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+MOST_HELD = 512 * 2**20
+"""Bytes of request bodies that the server holds at once, read or being read."""
 DISCARD = 1.0
 """Seconds for which the rest of a refused body is read and dropped, so that the client gets
 to read the refusal and not a broken connection."""
@@ -57,7 +59,7 @@ class Application:
         self, door: Door, max_body: int, startup: Hook | None = None, shutdown: Hook | None = None
     ) -> None:
         self.door = door
-        self._max_body = max_body
+        self.bodies = Bodies(max(MOST_HELD, max_body), max_body)
         self._hooks = (startup, shutdown)
         self._starlette = Starlette(
             routes=[Mount("/", app=self._http)], lifespan=lambda _: self._lifespan()
@@ -83,7 +85,7 @@ class Application:
                 await shutdown()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        visitor = Visitor(scope, receive, self._max_body)
+        visitor = Visitor(scope, receive, self.bodies)
         try:
             call = Call(
                 scope["method"],
@@ -103,6 +105,20 @@ class Application:
             visitor.close()
 
 
+class Bodies:
+    """The bodies of all requests in work: `left` bytes more may be held, `each` by one."""
+
+    def __init__(self, most: int, each: int) -> None:
+        self.left = most
+        self.each = each
+
+    def take(self, size: int) -> None:
+        """Raises Overloaded when there is no room. Whoever took gives back."""
+        if size > self.left:
+            raise Overloaded("Too many large requests at once; try again.", retry_after=1)
+        self.left -= size
+
+
 class Visitor:
     """One client with its request: its headers, its body, and whether it is still there.
 
@@ -111,15 +127,26 @@ class Visitor:
     waits for `http.disconnect`.
     """
 
-    __slots__ = ("_limit", "_listener", "_receive", "_watch", "gone", "headers", "refused", "task")
+    __slots__ = (
+        "_bodies",
+        "_held",
+        "_listener",
+        "_receive",
+        "_watch",
+        "gone",
+        "headers",
+        "refused",
+        "task",
+    )
 
-    def __init__(self, scope: Scope, receive: Receive, limit: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, bodies: Bodies) -> None:
         self.headers = _headers(scope["headers"])
         self.gone = False
         self.refused = False
         self.task = _current_task()
         self._receive = receive
-        self._limit = limit
+        self._bodies = bodies
+        self._held = 0
         self._listener: asyncio.Task[None] | None = None
         extension = scope.get("extensions", {}).get("omnivec.left")
         self._watch = None if extension is None else extension["watch"]
@@ -132,24 +159,26 @@ class Visitor:
         self.task.cancel()
 
     def close(self) -> None:
-        """The call is over; a departure no longer matters."""
+        """The call is over; its body is given up, and a departure no longer matters."""
+        self._bodies.left += self._held
+        self._held = 0
         if self._watch is not None:
             self._watch(None)
         if self._listener is not None:
             self._listener.cancel()
 
     async def read(self) -> bytes:
-        """The whole body. Raises TooLarge, if it can before any of it was read, and WrongType
-        for a compressed one."""
+        """The whole body. Raises TooLarge, if it can before any of it was read, Overloaded and,
+        for a compressed one, WrongType."""
         if self.headers.get("content-encoding", "identity") not in ("identity", ""):
             self.refused = True
             raise WrongType("Bodies are read as they are: send no Content-Encoding.")
         length = self.headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._limit:
+        if length.isdigit() and int(length) > self._bodies.each:
             raise self._too_large()
         message = await self._next()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body", False) or len(body) > self._limit:
+        body = self._take(message)
+        if message.get("more_body", False):
             body = await self._rest(body)
         if self._watch is None:
             self._listener = asyncio.create_task(self._listen())
@@ -165,17 +194,25 @@ class Visitor:
                     pass
 
     async def _rest(self, first: bytes) -> bytes:
-        chunks, size, more = [first], len(first), True
+        chunks, more = [first], True
         while more:
-            if size > self._limit:
-                raise self._too_large()
             message = await self._next()
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
+            chunks.append(self._take(message))
             more = message.get("more_body", False)
-        if size > self._limit:
-            raise self._too_large()
         return b"".join(chunks)
+
+    def _take(self, message: Mapping[str, Any]) -> bytes:
+        """A piece of the body, counted."""
+        piece: bytes = message.get("body", b"")
+        if self._held + len(piece) > self._bodies.each:
+            raise self._too_large()
+        try:
+            self._bodies.take(len(piece))
+        except Overloaded:
+            self.refused = True
+            raise
+        self._held += len(piece)
+        return piece
 
     async def _next(self) -> Mapping[str, Any]:
         message = await self._receive()
@@ -191,7 +228,7 @@ class Visitor:
 
     def _too_large(self) -> TooLarge:
         self.refused = True
-        return TooLarge(f"A body may be {self._limit} bytes long.")
+        return TooLarge(f"A body may be {self._bodies.each} bytes long.")
 
 
 async def _send(send: Send, reply: Reply, visitor: Visitor) -> None:

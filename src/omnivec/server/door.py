@@ -3,6 +3,7 @@ here, and whatever goes wrong becomes that dialect's fault here."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import secrets
@@ -46,7 +47,8 @@ class Page(msgspec.Struct, frozen=True):
 class Route(msgspec.Struct):
     """What answers one method of one path: a page or the operations of dialects.
 
-    `asked` recognise their bodies, `fallback` takes the rest.
+    `asked` recognise their bodies, `fallback` takes the rest. `needed` are the fields that the
+    fallback's bodies must have.
     """
 
     method: str
@@ -55,6 +57,7 @@ class Route(msgspec.Struct):
     page: Page | None = None
     asked: list[Operation] = []
     fallback: Operation | None = None
+    needed: frozenset[str] = frozenset()
 
     @property
     def operations(self) -> list[Operation]:
@@ -68,7 +71,7 @@ class Visit(msgspec.Struct):
     call: Call
     dialect: Dialect
     body: bytes = b""
-    operation: str | None = None
+    endpoint: Endpoint | None = None
     model: str | None = None
     result: Result | None = None
 
@@ -160,7 +163,7 @@ class Door:
         visit.body = body = call.body if read is None else await read()
         operation = _choose(route, body, blamed)
         visit.dialect, endpoint = operation.dialect, operation.endpoint
-        visit.operation = endpoint.counted
+        visit.endpoint = endpoint
         path = call.path[len(operation.prefix) :]
         inner = Call(call.method, path, body, params, call.query, call.headers, self.limits)
         task = endpoint.decode(inner)
@@ -195,6 +198,7 @@ class Door:
             route.asked.append(operation)
         elif route.fallback is None:
             route.fallback = operation
+            route.needed = _needed(endpoint)
         else:
             names = f"{route.fallback.dialect.name!r} and {operation.dialect.name!r}"
             raise RuntimeError(
@@ -233,8 +237,10 @@ class Door:
         return f"{self._boot}-{next(self._count):x}"
 
     def _refuse(self, fault: Fault, visit: Visit) -> Reply:
-        self.metrics.failed(visit.operation or "", visit.model, fault.code)
-        reply = visit.dialect.fault(fault)
+        endpoint = visit.endpoint
+        counted = "" if endpoint is None else endpoint.counted or ""
+        self.metrics.failed(counted, visit.model, fault.code)
+        reply = visit.dialect.fault(fault if endpoint is None else placed(fault, endpoint.items))
         if isinstance(fault, NotAllowed):
             return _with(reply, "allow", fault.allow)
         if isinstance(fault, Unauthorized):
@@ -243,8 +249,9 @@ class Door:
 
 
 def _choose(route: Route, body: bytes, blamed: Operation) -> Operation:
-    """Whose body it is; `blamed` when it is no JSON object, so that its decoder says what is
-    wrong. Raises BadRequest when it is nobody's."""
+    """Whose body it is; `blamed` when nothing tells (it is no JSON object, or has nothing that
+    any of them needs), so that its decoder says what is wrong. Raises BadRequest when it is
+    nobody's."""
     if not route.asked and route.fallback is not None:
         return route.fallback
     try:
@@ -257,7 +264,28 @@ def _choose(route: Route, body: bytes, blamed: Operation) -> Operation:
             return operation
     if route.fallback is None:
         raise BadRequest("This path does not read a body of this shape.")
-    return route.fallback
+    return blamed if route.needed and route.needed.isdisjoint(fields) else route.fallback
+
+
+def _needed(endpoint: Endpoint) -> frozenset[str]:
+    if not isinstance(endpoint.request, type) or not issubclass(endpoint.request, msgspec.Struct):
+        return frozenset()
+    fields = msgspec.structs.fields(endpoint.request)
+    return frozenset(field.encode_name for field in fields if field.required)
+
+
+def placed(fault: Fault, items: str | tuple[str, ...]) -> Fault:
+    """The fault with the engine's `[3]` as the path of the request's field, `input[3]`."""
+    param = fault.param or ""
+    if not param.startswith("[") or not items:
+        return fault
+    fault = copy.copy(fault)  # a batch's rows may have one fault together
+    if isinstance(items, str):
+        fault.param = items + param
+    else:
+        number, _, rest = param[1:].partition("]")
+        fault.param = items[int(number)] + rest
+    return fault
 
 
 def _headers(

@@ -38,9 +38,13 @@ class Exposition(Collector):
         PlatformCollector(registry=self._registry)
 
     def render(self, cards: tuple[Card, ...], accept: str) -> tuple[bytes, str]:
-        """The text and its content type, in the format that `accept` asks for."""
+        """The text and its content type, in the format that `accept` asks for; in the plain
+        one where that cannot be understood."""
         self._cards = cards
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
     def describe(self) -> Iterable[Metric]:
@@ -162,10 +166,13 @@ class Exposition(Collector):
             "tokens": lambda found: found.tokens,
             "seconds": lambda found: found.seconds,
         }
-        with self._metrics.lock:
+        families = []
+        with self._metrics.lock:  # not while anybody waits for the next family
             for key, kind in kinds.items():
                 rows = {(model,): kind(found) for model, found in self._metrics.batches.items()}
-                yield _histogram(f"omnivec_batch_{key}", f"Batches by {key}.", ["model"], rows)
+                words = f"Batches by {key}."
+                families.append(_histogram(f"omnivec_batch_{key}", words, ["model"], rows))
+        yield from families
 
     def _process(self) -> Iterator[Metric]:
         metrics = self._metrics

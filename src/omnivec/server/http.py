@@ -30,9 +30,11 @@ from omnivec.server.refusal import (
     LONG_URL,
     MALFORMED,
     MANY_HEADERS,
+    MANY_REQUESTS,
     MAX_HEAD,
     MAX_HEADERS,
     MAX_URL,
+    MAX_WAITING,
     SLOW_BODY,
     SLOW_HEAD,
     Refusal,
@@ -248,6 +250,8 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._offered = True
             return
+        if len(self.pipeline) >= MAX_WAITING:
+            raise MANY_REQUESTS
         self._body = 0
         self._since = 0.0
         self.phase = Phase.BODY

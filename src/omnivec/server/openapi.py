@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
@@ -25,18 +26,25 @@ from omnivec.core.errors import (
     WrongType,
 )
 from omnivec.core.settings import Settings
-from omnivec.server.auth import Keys
+from omnivec.server.auth import OPEN, Keys
 from omnivec.server.door import Door, Operation, Route
 
 Json = dict[str, Any]
 
+_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 _KEYS = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
 
-PROBES = {
-    "/live": ("Whether the process lives", "It does."),
-    "/ready": ("Whether requests will be answered at once (503 until then)", "They will."),
-    "/health": ("Every model with its state, device and memory (503 until ready)", "All is well."),
-    "/metrics": ("Numbers for Prometheus", "The numbers."),
+PROBES: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "/live": ("Whether the process lives", {"200": "It does."}),
+    "/ready": (
+        "Whether requests will be answered at once",
+        {"200": "They will.", "503": "Not yet, or not any more; Retry-After tells when to ask."},
+    ),
+    "/health": (
+        "Every model with its state, device and memory",
+        {"200": "All is well.", "503": "A model is loading or failed; the body says which."},
+    ),
+    "/metrics": ("Numbers for Prometheus", {"200": "The numbers."}),
 }
 FAULTS: tuple[Callable[[], Fault], ...] = (
     lambda: BadRequest("What is wrong, and what would be accepted.", param="the.field"),
@@ -51,9 +59,10 @@ FAULTS: tuple[Callable[[], Fault], ...] = (
 )
 
 
-def document(door: Door, settings: Settings) -> bytes:
+def document(door: Door, settings: Settings, model: str = "MODEL") -> bytes:
     """The whole description, as JSON. One operation for each path and method; where dialects
-    share one, its body is one of several. Paths that answer alike are told of at one of them."""
+    share one, its body is one of several. Paths that answer alike are told of at one of them.
+    `model` is the example of a model's id."""
     schemas = Schemas(operation for route in door.routes for operation in route.operations)
     base = _base(settings)
     keyed = bool(Keys(settings.api_keys))
@@ -61,15 +70,10 @@ def document(door: Door, settings: Settings) -> bytes:
     for route, aliases in _folded(door.routes):
         path = _plain(route.template)
         paths.setdefault(path, {})[route.method.lower()] = _operation(
-            route, aliases, schemas, base, keyed=keyed
+            route, aliases, schemas, base, model, keyed=keyed
         )
-    for path, (summary, words) in PROBES.items():
-        paths.setdefault(path, {})["get"] = {
-            "tags": ["server"],
-            "operationId": f"get{path.replace('/', '_')}",
-            "summary": summary,
-            "responses": {"200": {"description": words}},
-        }
+    for path in PROBES:
+        paths.setdefault(path, {})["get"] = _probe(path, base, keyed=keyed)
     return orjson.dumps(
         {
             "openapi": "3.1.0",
@@ -138,11 +142,12 @@ def _alias(route: Route, first: Route) -> str:
 
 
 def _operation(
-    route: Route, aliases: list[str], schemas: Schemas, base: str, *, keyed: bool
+    route: Route, aliases: list[str], schemas: Schemas, base: str, model: str, *, keyed: bool
 ) -> Json:
     endpoints = [(op.dialect.name, op.endpoint) for op in route.operations]
+    url = base + _PARAMETER.sub(lambda _: model, route.template)
     samples = {
-        name: _curl(base + _plain(route.template), endpoint.example, keyed=keyed)
+        name: _curl(url, endpoint.example, keyed=keyed)
         for name, endpoint in endpoints
         if endpoint.example is not None or route.method == "GET"
     }
@@ -155,13 +160,18 @@ def _operation(
             "200": _content("The answer.", _one_of([schemas.of(e.response) for _, e in endpoints])),
             **_faults(route.operations),
         },
-        "x-codeSamples": [
-            {"lang": "Shell", "label": f"curl ({name})", "source": sample}
-            for name, sample in samples.items()
-        ],
+        **_samples(samples),
     }
-    if parameter := _parameter(route.template):
-        found["parameters"] = [parameter]
+    if name := _PARAMETER.search(route.template):
+        found["parameters"] = [
+            {
+                "name": name[1],
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string"},
+                "example": model,
+            }
+        ]
     if route.method != "GET":
         body = _content("", _one_of([schemas.of(e.request) for _, e in endpoints]))
         del body["description"]
@@ -172,6 +182,29 @@ def _operation(
         }
         found["requestBody"] = {"required": True, **body}
     return found
+
+
+def _probe(path: str, base: str, *, keyed: bool) -> Json:
+    summary, told = PROBES[path]
+    samples = {"server": _curl(base + path, None, keyed=keyed and path not in OPEN)}
+    return {
+        "tags": ["server"],
+        "operationId": f"get{path.replace('/', '_')}",
+        "summary": summary,
+        "description": _describe(samples, []),
+        "responses": {status: {"description": words} for status, words in told.items()},
+        **({"security": []} if path in OPEN else {}),
+        **_samples(samples),
+    }
+
+
+def _samples(samples: Mapping[str, str]) -> Json:
+    return {
+        "x-codeSamples": [
+            {"lang": "Shell", "label": f"curl ({name})", "source": sample}
+            for name, sample in samples.items()
+        ]
+    }
 
 
 def _describe(samples: Mapping[str, str], aliases: list[str]) -> str:
@@ -232,14 +265,4 @@ def _identify(route: Route) -> str:
 
 def _plain(template: str) -> str:
     """`{id:path}` is our own notation; OpenAPI knows `{id}`."""
-    head, brace, rest = template.partition("{")
-    inner, close, tail = rest.partition("}")
-    return head + brace + inner.partition(":")[0] + close + tail
-
-
-def _parameter(template: str) -> Json | None:
-    _, brace, rest = template.partition("{")
-    if not brace:
-        return None
-    name = rest.partition("}")[0].partition(":")[0]
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    return _PARAMETER.sub(r"{\1}", template)

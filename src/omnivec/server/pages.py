@@ -45,11 +45,12 @@ _ASSETS = {
 Serve = Callable[[Call], Awaitable[Reply]]
 
 
-def add_pages(door: Door, document: Callable[[], bytes]) -> None:
-    """`document` makes the OpenAPI description; it is called once, when first asked for."""
+def add_pages(door: Door, document: Callable[[str], bytes]) -> None:
+    """`document` makes the OpenAPI description, with a model's name in its examples; it is
+    called once, when first asked for."""
     door.add_page("/", _front)
     door.add_page("/docs", _html("docs.html", _DOCS_POLICY))
-    door.add_page("/openapi.json", _described(cache(document)))
+    door.add_page("/openapi.json", _described(door, cache(document)))
     for path, (name, kind, keep) in _ASSETS.items():
         door.add_page(path, _asset(name, kind, keep))
 
@@ -70,9 +71,14 @@ def _html(name: str, policy: str) -> Serve:
     return serve
 
 
-def _described(document: Callable[[], bytes]) -> Serve:
+def _described(door: Door, document: Callable[[str], bytes]) -> Serve:
     async def serve(_call: Call) -> Reply:
-        return Reply(document(), 200, {"content-type": "application/json", **_SAFE})
+        names = [card.name for card in (await door.cards()).cards]
+        return Reply(
+            document(names[0] if names else "MODEL"),
+            200,
+            {"content-type": "application/json", **_SAFE},
+        )
 
     return serve
 

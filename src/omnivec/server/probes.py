@@ -12,6 +12,7 @@ from omnivec.server.door import Door
 from omnivec.server.exposition import Exposition
 from omnivec.server.metrics import Metrics
 
+_FAILED = "failed; see the server's log"
 RETRY = "2"
 """Seconds after which to ask again while a model is loading."""
 
@@ -62,7 +63,8 @@ class Probes:
                 "memory_allocated_bytes": memory,
                 "memory_allocated_mb": round(memory / 2**20, 1),
             },
-            "models": [_whole(card) for card in cards],
+            "api_key_needed": bool(self._door.keys),
+            "models": [_whole(card, open_to_all=not self._door.keys) for card in cards],
         }
         return _answer(facts)
 
@@ -105,11 +107,12 @@ def _brief(cards: tuple[Card, ...], task: str) -> dict[str, Any]:
     return {"path": card.name, "loaded": card.state == "loaded", "device": card.device or None}
 
 
-def _whole(card: Card) -> dict[str, Any]:
+def _whole(card: Card, *, open_to_all: bool) -> dict[str, Any]:
+    """Why a model failed may name files of this machine: only who has a key is told."""
     return {
         "name": card.name,
         "state": card.state,
-        "reason": card.reason or None,
+        "reason": (_FAILED if open_to_all else card.reason) if card.reason else None,
         "tasks": card.tasks,
         "architecture": card.architecture or None,
         "device": card.device or None,

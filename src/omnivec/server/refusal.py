@@ -8,6 +8,8 @@ from http import HTTPStatus
 MAX_URL = 8 * 1024
 MAX_HEAD = 16 * 1024
 MAX_HEADERS = 100
+MAX_WAITING = 128
+"""Requests that a connection may send ahead of the answer that it waits for."""
 
 
 class Refusal(Exception):  # noqa: N818 - it is not an error of ours
@@ -43,6 +45,7 @@ BAD_VERSION = Refusal(400, "BAD_HTTP", "HTTP/1.1 and HTTP/1.0 are spoken here.")
 LONG_URL = Refusal(414, "URI_TOO_LONG", f"A URL may be {MAX_URL} bytes long.")
 LARGE_HEAD = Refusal(431, "HEADERS_TOO_LARGE", f"Headers may be {MAX_HEAD} bytes together.")
 MANY_HEADERS = Refusal(431, "HEADERS_TOO_LARGE", f"A request may have {MAX_HEADERS} headers.")
+MANY_REQUESTS = Refusal(429, "TOO_MANY_REQUESTS", "Wait for answers before you send more.")
 SLOW_HEAD = Refusal(408, "REQUEST_TIMEOUT", "The headers came too slowly.")
 SLOW_BODY = Refusal(408, "REQUEST_TIMEOUT", "The body came too slowly.")
 CROWDED = Refusal(503, "TOO_MANY_CONNECTIONS", "All connections are in use; try again.")

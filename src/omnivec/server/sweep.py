@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
+import math
 from typing import Protocol
+
+log = logging.getLogger("omnivec.http")
 
 SWEEP = 0.25
 """Seconds between two looks; a deadline is met that much late."""
@@ -63,12 +67,21 @@ class Sweep:
         self._timer = loop.call_later(SWEEP, self._run, loop)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = loop.time()
+        try:
+            self._look(loop.time())
+        finally:
+            self._timer = None
+            if self.connections:
+                self._wait(loop)
+
+    def _look(self, now: float) -> None:
         for connection in tuple(self.connections):
-            if connection.deadline <= now:
-                connection.expire(now)
-            if connection.stalled <= now:
-                connection.check_stall(now)
-        self._timer = None
-        if self.connections:
-            self._wait(loop)
+            try:
+                if connection.deadline <= now:
+                    connection.expire(now)
+                if connection.stalled <= now:
+                    connection.check_stall(now)
+            except Exception:
+                log.exception("a connection could not be looked after; it is closed")
+                connection.deadline = connection.stalled = math.inf
+                connection.transport.abort()

@@ -1,6 +1,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
+const ABILITIES = { encode: "embeds", score: "reranks", embed: "embeds", rerank: "reranks" };
 const RETRY = 1500; // milliseconds between questions while a model is loading
 
 /** A table cell; the text is never read as markup. */
@@ -12,10 +13,10 @@ function cell(text) {
 
 function row(model) {
   const made = document.createElement("tr");
-  const tasks = model.tasks || model.capabilities;
+  const tasks = [model.tasks || model.capabilities || []].flat();
   made.append(
     cell(model.name),
-    cell(Array.isArray(tasks) ? tasks.join(", ") : tasks),
+    cell(tasks.map((task) => ABILITIES[task] || task).join(", ")),
     cell(model.dimension),
     cell(model.max_tokens),
     cell(model.state),
@@ -44,7 +45,7 @@ async function refresh() {
     showState(health.status || "unknown");
     const known = models(health, list);
     byId("models").replaceChildren(...known.map(row));
-    if (known.length) showCalls(known[0].name);
+    if (known.length) showCalls(known[0].name, health.api_key_needed);
     if (health.status === "loading") setTimeout(refresh, RETRY);
   } catch {
     showState("no answer");
@@ -97,19 +98,20 @@ async function compare(event) {
   }
 }
 
-function showCalls(model) {
+function showCalls(model, keyed) {
   const here = window.location.origin;
   const input = '["a text", "another"]';
+  const header = keyed ? " -H 'Authorization: Bearer YOUR_KEY'" : "";
   byId("curl").textContent =
-    `curl ${here}/v1/embeddings -H 'Content-Type: application/json' \\\n` +
+    `curl ${here}/v1/embeddings${header} -H 'Content-Type: application/json' \\\n` +
     `  -d '{"input": ${input}}'`;
   byId("python").textContent =
     "from openai import OpenAI\n\n" +
-    `client = OpenAI(base_url="${here}/v1", api_key="none")\n` +
+    `client = OpenAI(base_url="${here}/v1", api_key="${keyed ? "YOUR_KEY" : "none"}")\n` +
     `reply = client.embeddings.create(model=${JSON.stringify(model)}, input=${input})\n` +
     "print(len(reply.data[0].embedding))";
 }
 
-showCalls("");
+showCalls("", false);
 refresh();
 byId("form").addEventListener("submit", compare);

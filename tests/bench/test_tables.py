@@ -1,0 +1,127 @@
+"""The report is written from samples alone."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import pytest
+
+from bench import plots, report, run, tables
+
+
+def _sample(server: str, repeat: int, workload: str, **figures: Any) -> dict[str, Any]:
+    return {
+        "suite": "default",
+        "server": server,
+        "repeat": repeat,
+        "workload": workload,
+        **figures,
+    }
+
+
+def _result(cosine: float = 0.9999) -> dict[str, Any]:
+    samples = []
+    for repeat, (ours, theirs) in enumerate([(1000, 200), (900, 150)]):
+        for server, rate, said in (("omnivec", ours, 0.9999), ("infinity", theirs, cosine)):
+            verdict = {"cosine": said, "strays": 0, "floor": 0.999, "right": said >= 0.999}
+            samples.append(_sample(server, repeat, "answers", **verdict))
+            load = {"texts_per_second": float(rate), "bad": 0, "requests": 5}
+            samples.append(_sample(server, repeat, "query-64", **load, generator_cores=0.1))
+    titles = {"omnivec": True, "infinity": False}
+    return {
+        "date": "2026-01-02",
+        "commit": "abc1234",
+        "changed": False,
+        "command": "python -m bench.run",
+        "repeats": 2,
+        "machine": {
+            "processor": "P",
+            "family": "F",
+            "cores": 2,
+            "flags": ["avx2"],
+            "caches": {},
+            "memory_gb": 1.0,
+            "hypervisor": "KVM",
+            "system": "Linux",
+            "python": "3.11",
+            "load_before": 0.0,
+        },
+        "ceiling_gflops": {"bfloat16": {"torch": 800.0}},
+        "tokens": {},
+        "left_out": {"sie": "why"},
+        "servers": {
+            name: {"title": name, "settings": "s", "ours": ours, "versions": {}, "commands": {}}
+            for name, ours in titles.items()
+        },
+        "samples": samples,
+    }
+
+
+def test_a_row_has_medians_spreads_and_the_paired_ratio() -> None:
+    line = _line(tables.section(_result(), "default"), "12 words, 64 connections")
+    assert "950 (900 to 1,000)" in line
+    assert "**175 (150 to 200)**" in line
+    assert "**5.50 x** (5.00 to 6.00)" in line
+
+
+def test_a_wrong_peer_is_void_and_nobody_is_measured_against_it() -> None:
+    lines = tables.section(_result(cosine=0.9), "default")
+    line = _line(lines, "12 words, 64 connections")
+    assert "void: 175" in line
+    assert line.endswith("| - |")
+    assert "0.900000, void" in _line(lines, "lowest cosine")
+
+
+def test_a_failed_request_voids_its_row() -> None:
+    result = _result()
+    result["samples"][-1]["bad"] = 3
+    lines = tables.section(result, "default")
+    assert "void: 175" in _line(lines, "12 words, 64 connections")
+    assert "- infinity, query-64: 3 requests failed." in lines
+
+
+def test_the_generators_share_is_of_all_cores() -> None:
+    assert any("at most 5.0 % of the processor" in one for one in tables.everything(_result()))
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"), [(0.123, "0.12"), (9.996, "10.00"), (12.34, "12.3"), (1234.5, "1,234")]
+)
+def test_numbers_have_about_three_figures(value: float, wanted: str) -> None:
+    assert tables.number(value) == wanted
+
+
+def test_flop_of_one_token_is_twice_its_weights() -> None:
+    per_layer = 4 * 384**2 + 2 * 384 * 1536
+    assert tables.flop("default", 1) == 2 * 6 * (per_layer + 2 * 384)
+
+
+def test_a_run_fails_on_wrong_answers_and_never_on_a_time() -> None:
+    fine = _sample("omnivec", 0, "query-1", bad=0, requests=1, p99_ms=1e9)
+    wrong = _sample("omnivec", 0, "answers", right=False, cosine=0.5, strays=1)
+    theirs = _sample("infinity", 0, "query-1", bad=2, requests=9)
+    lost = _sample("omnivec", 0, "lost", why="ended with 1")
+    assert list(run.mistakes([fine], strict=True)) == []
+    assert len(list(run.mistakes([wrong, lost, fine], strict=False))) == 2
+    assert list(run.mistakes([theirs], strict=False)) == []
+    assert len(list(run.mistakes([theirs], strict=True))) == 1
+
+
+def test_each_suite_comes_from_the_newest_result_that_has_it() -> None:
+    old, new = _result(), _result()
+    new["samples"] = [dict(one, suite="base") for one in new["samples"]]
+    assert report.newest_by_suite([old, new]) == {"default": old, "base": new}
+
+
+def test_plots_are_well_formed() -> None:
+    drawn = plots.bars("a < b", "x", [("row & more", {"peer": 2.0, "other": 1.0})])
+    curve = plots.lines("t", "x", "y", {"ours": [(1, 5), (1024, 9)]})
+    single = plots.lines("t", "x", "y", {"ours": [(8, 5)]})
+    for svg in (drawn, curve, single):
+        assert ET.fromstring(svg).tag.endswith("svg")
+    assert "a &lt; b" in drawn
+
+
+def _line(lines: list[str], begins: str) -> str:
+    return next(line for line in lines if line.startswith(f"| {begins}"))
