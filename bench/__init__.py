@@ -1,0 +1,1 @@
+"""The benchmark against other servers: `python -m bench.run`. See bench/README.md."""
