@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help python serve install check format test test-clients bench-gpu clean
+.PHONY: help python serve install check format test test-clients bench bench-smoke bench-gpu clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,14 @@ test: .venv/.tested ## run every test but the clients'
 test-clients: .venv/.tested ## run the real clients against a running server
 	@scripts/packages nodejs npm
 	@PYTHONPATH=tests $(BIN)/python tests/clients/run.py $(ARGS)
+
+bench: .venv/.tested ## measure omnivec against its peers on this machine (about 25 minutes)
+	@scripts/packages wrk
+	@$(BIN)/python -m bench.run $(ARGS)
+
+bench-smoke: .venv/.tested ## two minutes of it; fails on a wrong answer, never on a time
+	@scripts/packages wrk
+	@$(BIN)/python -m bench.run --smoke $(ARGS)
 
 bench-gpu: .venv/.tested ## measure the torch runtime on a GPU against sentence-transformers
 	@$(BIN)/python -m bench.gpu $(ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,8 @@ EVERY = (*suites.NAMED, *ALONE)
 def main(argv: Sequence[str] | None = None) -> int:
     told = _arguments(argv)
     find_wrk()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are stopped
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     chosen = [suites.NAMED[name] for name in told.suites if name in suites.NAMED]
     if told.smoke:
@@ -42,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for suite in chosen:
         _gather(samples, suites.compare(suite, limits))
     if alone:
-        _gather(samples, growth.measure(min(told.repeats, 2), told.seconds))
+        _gather(samples, growth.measure(told.repeats, told.seconds))
     if not told.smoke:
         result["ceiling_gflops"] = _ceilings(result["ceiling_gflops"])
     result["took_s"] = time.monotonic() - began
