@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,3 +127,26 @@ def test_plots_are_well_formed() -> None:
 
 def _line(lines: list[str], begins: str) -> str:
     return next(line for line in lines if line.startswith(f"| {begins}"))
+
+
+def test_the_report_is_written_from_stored_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RESULTS", "PLOTS"):
+        monkeypatch.setattr(report, name, tmp_path / name.lower())
+    monkeypatch.setattr(report, "REPORT", tmp_path / "BENCHMARKS.md")
+    result = _result()
+    for x, rate in ((1, 100.0), (64, 900.0), (1024, 855.0)):
+        point = _sample("omnivec", 0, "connections", x=x, texts_per_second=rate, bad=0)
+        result["samples"].append({**point, "suite": "growth"})
+    cost = _sample("omnivec", 0, "cost", cpu_us=95.0, texts_per_second=9000.0)
+    result["samples"].append({**cost, "suite": "cost"})
+    assert report.store(result).name == "2026-01-02-abc1234.json"
+    assert report.store(result).name == "2026-01-02-abc1234.2.json"
+    written = (tmp_path / "BENCHMARKS.md").read_text()
+    for said in ("From 16 on: at least 95 %", "one request, us: 95.0", "What is not measured"):
+        assert said in written
+    drawn = re.findall(r"\]\((.+\.svg)\)", written)
+    assert {Path(one).name for one in drawn} == {"default-ratios.svg", "growth-connections.svg"}
+    assert all((tmp_path / one).exists() for one in drawn)
+    assert not re.search(r"\n\n\n", written)

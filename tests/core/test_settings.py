@@ -10,6 +10,7 @@ from omnivec.core.settings import (
     FIELDS,
     Settings,
     SettingsError,
+    cache,
     check_exposure,
     is_loopback,
     load,
@@ -256,6 +257,38 @@ def test_runpod_lists_are_separated_by_semicolons() -> None:
     assert loaded.notes == ()
     with pytest.raises(SettingsError, match="one for all models"):
         load({}, {**environ, "DTYPES": "fp16;auto"})
+
+
+# ── the cache ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("written", "size", "folder"),
+    [
+        ("2GB", 2 * 10**9, "/home/me/.cache/omnivec"),
+        ("500mb,/var/lib/omnivec", 5 * 10**8, "/var/lib/omnivec"),
+        ("0.5 G, with, comma", 5 * 10**8, "with, comma"),
+        ("20000000", 2 * 10**7, "/home/me/.cache/omnivec"),
+    ],
+)
+def test_a_cache_has_a_size_and_a_folder(written: str, size: int, folder: str) -> None:
+    settings = load({"cache": written}, {}).settings
+    assert cache(settings, {"HOME": "/home/me"}) == (Path(folder), size)
+
+
+def test_a_cache_is_in_the_users_own_folder_or_nowhere() -> None:
+    settings = load({}, {"OMNIVEC_CACHE": "1GB"}).settings
+    assert cache(settings, {"XDG_CACHE_HOME": "/c"}) == (Path("/c/omnivec"), 10**9)
+    with pytest.raises(SettingsError, match="SIZE,FOLDER"):
+        cache(settings, {})
+    for off in ({}, {"cache": "off"}):
+        assert cache(load(off, {"OMNIVEC_CACHE": ""}).settings, {}) is None
+
+
+@pytest.mark.parametrize("written", ["much", "1MB", "-1GB", "2GB/var", "1PB", "/var/lib,2GB"])
+def test_a_cache_of_no_size_is_refused(written: str) -> None:
+    with pytest.raises(SettingsError, match="500MB or 2GB,/var/lib/omnivec"):
+        load({"cache": written}, {})
 
 
 # ── keys and addresses ───────────────────────────────────────────────────────────────────

@@ -152,11 +152,12 @@ def test_an_odd_accept_header_gets_numbers(kind, rest):
 
 def test_what_the_engine_knows_is_asked_at_the_scrape():
     metrics = Metrics(version="9.9", auth_disabled=True)
-    metrics.stats = lambda: {"m": {"queued": 7.0, "running": 3.0}}
+    metrics.stats = lambda: {"m": {"queued": 7.0, "running": 3.0, "joined": 2.0}}
     metrics.connections = lambda: 5
     metrics.refused(431)
     found = scrape(metrics)
     assert found["omnivec_items_queued", "model", "m"] == 7
+    assert found["omnivec_items_joined_total", "model", "m"] == 2
     assert found["omnivec_items_running", "model", "m"] == 3
     assert found["omnivec_connections",] == 5
     assert found["omnivec_auth_disabled",] == 1

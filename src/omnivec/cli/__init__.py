@@ -9,6 +9,7 @@ import typer
 
 from omnivec import __version__
 from omnivec.cli.batch import embed, rerank
+from omnivec.cli.bench import bench
 from omnivec.cli.doctor import doctor
 from omnivec.cli.serving import config, serve
 from omnivec.cli.shelf import models, pull
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (serve, config, embed, rerank, models, pull, doctor):
+for command in (serve, config, embed, rerank, models, pull, doctor, bench):
     app.command()(command)
 
 

@@ -63,6 +63,10 @@ FLAGS: Mapping[str, Flag] = {
     "max_items": Flag("Items in one request.", "N"),
     "max_body": Flag("Bytes of one request.", "N"),
     "default_dims": Flag("Length of vectors when a request names none.", "N"),
+    "cache": Flag(
+        "Keep finished vectors on disk, up to a size: 500MB, or 2GB,FOLDER. Off by default.",
+        "SIZE[,FOLDER]",
+    ),
     "overflow": Flag("What happens to a text that is too long.", "truncate|refuse"),
     "token_ids": Flag(
         "Which vocabulary lists of token ids are in: OpenAI's, the model's, or none.",
@@ -75,7 +79,7 @@ FLAGS: Mapping[str, Flag] = {
     "body_timeout": Flag("Seconds that a client has for its body.", "SECONDS"),
     "drain_timeout": Flag("Seconds that a stopping server gives to what it admitted.", "SECONDS"),
 }
-COMPUTE = ("device", "dtype", "runtime", "revision", "offline", "max_batch_tokens")
+COMPUTE = ("device", "dtype", "runtime", "revision", "offline", "max_batch_tokens", "cache")
 
 
 def _annotation(name: str) -> Any:

@@ -20,6 +20,7 @@ from omnivec.core.values import accepted, convert
 
 Dialect: TypeAlias = Literal["openai", "synesis", "intel", "runpod", "sie"]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
+CACHE_LEAST = 16_000_000  # bytes
 Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
 
 
@@ -57,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_items: Count = 2048  # items in one request
     max_body: Count = 32 * 1024 * 1024
     default_dims: Count | None = None
+    cache: str | None = None  # SIZE[,FOLDER] for finished vectors on disk; None or "off": none
     overflow: Literal["truncate", "refuse"] = "truncate"
     token_ids: Literal["cl100k", "model", "refuse"] = "cl100k"  # noqa: S105 - a vocabulary's name
     tiktoken_cache_dir: str | None = None  # where cl100k_base is, for token ids
@@ -153,6 +155,7 @@ def _merge(layers: Sequence[Layer], notes: tuple[str, ...], path: Path | None) -
         values["api_keys"] = (*values.get("api_keys", ()), *keys)
         origins["api_keys"] = origins["api_key_file"]
     _check_keys(values.get("api_keys", ()))
+    _cache(values.get("cache"))
     if "runtime" in values:
         _check_runtime(values["runtime"], origins["runtime"])
     return Loaded(Settings(**values), origins, notes, path)
@@ -331,6 +334,38 @@ def _check_keys(keys: Sequence[str]) -> None:
             "api_keys: a key is empty or has a character that no header can carry; "
             "accepted: printable ASCII without spaces"
         )
+
+
+# ── the cache ────────────────────────────────────────────────────────────────────────────
+
+
+def cache(settings: Settings, environ: Mapping[str, str] | None = None) -> tuple[Path, int] | None:
+    """The folder for finished vectors and how many bytes it may take; where the setting names
+    no folder, one in the user's cache. None when nothing is kept. Raises SettingsError."""
+    asked = _cache(settings.cache)
+    if asked is None:
+        return None
+    size, folder = asked
+    environ = os.environ if environ is None else environ
+    home, own = environ.get("HOME"), environ.get("XDG_CACHE_HOME")
+    if not folder and not home and not own:
+        raise SettingsError("cache: this user has no home folder; name a folder: SIZE,FOLDER")
+    return Path(folder or Path(own or f"{home}/.cache", "omnivec")).expanduser(), size
+
+
+def _cache(text: str | None) -> tuple[int, str] | None:
+    """(bytes, folder or "") of `SIZE[,FOLDER]`."""
+    if text is None or text.lower() == "off":
+        return None
+    size, _, folder = text.partition(",")
+    read = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", size.strip(), re.IGNORECASE)
+    count = int(float(read[1]) * 1000 ** " KMGT".index(read[2].upper() or " ")) if read else 0
+    if count < CACHE_LEAST:
+        raise SettingsError(
+            f"cache is {text!r}; accepted: off, or a size from 16MB and perhaps a folder: 500MB "
+            "or 2GB,/var/lib/omnivec"
+        )
+    return count, folder.strip()
 
 
 # ── who may reach it ─────────────────────────────────────────────────────────────────────

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from omnivec.core.errors import Fault, Loading, ModelFailed, Overloaded
 from omnivec.core.nouns import Features, Output
 from omnivec.core.seams import Model, SessionLost, Watch
-from omnivec.engine.job import Entry, Job
+from omnivec.engine.job import Caller, Entry
 from omnivec.engine.lanes import Lanes
 from omnivec.engine.outputs import is_finite
 from omnivec.engine.slots import Slots
@@ -106,7 +106,7 @@ class Batcher:
         with self._change:
             self._promised -= items
 
-    def submit(self, job: Job, features: Sequence[Features], first: int) -> None:
+    def submit(self, job: Caller, features: Sequence[Features], first: int) -> None:
         """Queue `features` as the job's items from number `first` on."""
         with self._change:
             self._promised -= len(features)
@@ -117,7 +117,7 @@ class Batcher:
                 self._lanes.push(self._entry(job, first + offset, feature))
             self._change.notify(len(features))
 
-    def due(self, job: Job, cost: int) -> float:
+    def due(self, job: Caller, cost: int) -> float:
         """When work of `cost` that follows what the job has queued is due, monotonic."""
         return job.arrived + min((job.cost + cost) * SECONDS_PER_TOKEN, self._max_age)
 
@@ -148,7 +148,7 @@ class Batcher:
 
     # ── under the lock ───────────────────────────────────────────────────────────────────
 
-    def _entry(self, job: Job, index: int, features: Features) -> Entry:
+    def _entry(self, job: Caller, index: int, features: Features) -> Entry:
         due = self.due(job, features.cost)
         job.cost += features.cost
         return Entry(due, next(self._sequence), job, index, features)

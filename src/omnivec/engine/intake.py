@@ -16,9 +16,11 @@ from itertools import count
 from queue import PriorityQueue
 
 from omnivec.core.errors import Fault, ModelFailed
-from omnivec.core.nouns import Features, Item, Part, Text, Tokens, Unit
+from omnivec.core.nouns import Features, Unit
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.job import Job
+from omnivec.engine.memory import Memory, Order
+from omnivec.engine.work import LETTERS_PER_TOKEN, size
 
 log = logging.getLogger("omnivec.engine")
 
@@ -26,29 +28,27 @@ CHUNK = 64
 """Units that are prepared together at most: enough for a few batches."""
 LETTERS = 65_536
 """Characters that are prepared together, unless one unit has more."""
-LETTERS_PER_TOKEN = 4
 
 
 class Feed:
     """One request on its way into a model's queue. Its places there are promised already.
 
-    `split` makes the units, `asked` of which come before the request's first item; `first`
+    `split` makes the units; what nobody computes and `memory` does not have is queued. `first`
     is how many characters the first chunk has.
     """
 
     def __init__(
         self,
         batcher: Batcher,
+        memory: Memory,
         job: Job,
         split: Callable[[], Sequence[Unit]],
         first: int,
-        *,
-        asked: int = 0,
     ) -> None:
         self._batcher = batcher
+        self._memory = memory
         self._job = job
         self._split = split
-        self._asked = asked
         self._units: Sequence[Unit] | None = None
         self._next = 0
         self.due = self._due(first)
@@ -65,19 +65,21 @@ class Feed:
             self._job.fail(fault)
         except Exception:
             log.exception("%s: a request could not be prepared", self._batcher.name)
-            self._job.fail(ModelFailed("The request could not be prepared for the model."))
+            self._job.fail(_unprepared())
         return self._stop()
 
     def _advance(self) -> bool:
-        began = time.monotonic()
         if self._units is None:
             self._units = self._split()
         first = self._next
         chunk = self._chunk()
-        features = self._prepare(chunk, first - self._asked)
-        self._job.count(features, time.monotonic() - began)
-        self._next += len(features)
-        self._batcher.submit(self._job, features, first)
+        self._next += len(chunk)
+        queued = 0
+        try:
+            queued = self._queue(self._memory.claim(self._job, chunk, first, self._batcher.due))
+        finally:
+            if queued < len(chunk):
+                self._batcher.withdraw(len(chunk) - queued)
         self.due = self._due(sum(size(unit.parts) for unit in self._chunk()))
         return self._next < len(self._units)
 
@@ -89,16 +91,29 @@ class Feed:
             end += 1
         return units[self._next : end]
 
-    def _prepare(self, chunk: Sequence[Unit], offset: int) -> list[Features]:
-        """A fault's `[3]` is made to count from the request's first item."""
-        try:
-            return self._batcher.model.prepare(chunk)
-        except Fault as fault:
-            if fault.param and fault.param.startswith("[") and offset:
-                number, rest = fault.param[1:].split("]", 1)
-                item = int(number) + offset
-                fault.param = "query" if item < 0 else f"[{item}]{rest}"
-            raise
+    def _queue(self, order: Order) -> int:
+        """Prepare what has to be computed; how many units that were."""
+        features = self._prepare(order)
+        if features:
+            self._batcher.submit(order, features, 0)
+            self._job.cost = order.cost
+        return len(features)
+
+    def _prepare(self, order: Order) -> list[Features]:
+        """A unit that is refused ends alone: others in the order may be waited for, too."""
+        while order.tickets:
+            began = time.monotonic()
+            try:
+                features = self._batcher.model.prepare(order.units)
+            except Fault as fault:
+                order.refuse(fault)
+            except Exception:
+                order.fail(_unprepared())
+                raise
+            else:
+                order.count(features, time.monotonic() - began)
+                return features
+        return []
 
     def _stop(self) -> bool:
         """Nothing more comes: give the places back that were promised and not taken."""
@@ -127,17 +142,5 @@ class Intake:
         self.close()  # for the next thread
 
 
-def letters(items: Sequence[Item]) -> int:
-    return sum(size(item.parts) for item in items)
-
-
-def size(parts: Sequence[Part]) -> int:
-    """Characters of text, and as many as token ids may stand for."""
-    return sum(
-        len(part.text)
-        if isinstance(part, Text)
-        else LETTERS_PER_TOKEN * len(part.ids)
-        if isinstance(part, Tokens)
-        else 0
-        for part in parts
-    )
+def _unprepared() -> ModelFailed:
+    return ModelFailed("The request could not be prepared for the model.")

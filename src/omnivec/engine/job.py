@@ -6,21 +6,39 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from omnivec.core.errors import Fault
 from omnivec.core.nouns import Features, Output
 
 
-class Job:
-    """Filled by device threads under the batcher's lock, awaited on the event loop.
+class Caller(Protocol):
+    """Whom the batcher works for: a job, or an order that stands for several."""
 
-    `outputs` has a place for each item; the first fault ends the job, and what it still has
-    in the queue is dropped there as departed.
+    arrived: float  # monotonic
+    cost: int  # of its items so far, which the batcher adds up
+
+    @property
+    def gone(self) -> bool: ...
+
+    def settle(
+        self, index: int, outcome: Output | Fault, started: float, seconds: float
+    ) -> None: ...
+
+    def fail(self, fault: Fault) -> None: ...
+
+
+class Job:
+    """Filled by one thread at a time, under a lock of theirs; awaited on the event loop.
+
+    `outputs` has a place for each item, `asked` of which come before the request's first. The
+    first fault ends the job, and what it still has in the queue is dropped there as departed.
     """
 
-    def __init__(self, items: int) -> None:
+    def __init__(self, items: int, asked: int = 0) -> None:
         self.arrived = time.monotonic()
         self.size = items
+        self.asked = asked
         self.cost = 0
         self.tokens = 0
         self.cut = 0
@@ -40,11 +58,10 @@ class Job:
         finally:
             self.gone = True
 
-    def count(self, features: Sequence[Features], seconds: float) -> None:
-        """Add up what preparing gave; from one thread at a time."""
-        self.tokens += sum(feature.tokens for feature in features)
-        self.cut += sum(feature.cut for feature in features)
-        self.prepare += seconds
+    def charge(self, tokens: int, *, cut: bool) -> None:
+        """Count an item's tokens, whoever computed it."""
+        self.tokens += tokens
+        self.cut += cut
 
     def settle(self, index: int, outcome: Output | Fault, started: float, seconds: float) -> None:
         """Record one item; `started` is the monotonic time at which its batch began."""
@@ -85,7 +102,7 @@ class Entry:
 
     due: float
     sequence: int
-    job: Job = field(compare=False)
+    job: Caller = field(compare=False)
     index: int = field(compare=False)
     features: Features = field(compare=False)
     alone: bool = field(default=False, compare=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +25,12 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.settings import Settings
 from omnivec.engine.catalog import resolve
-from omnivec.engine.intake import CHUNK, Feed, Intake, letters
+from omnivec.engine.intake import CHUNK, Feed, Intake
 from omnivec.engine.job import Job
 from omnivec.engine.outputs import cosine, finish, relevance
 from omnivec.engine.resident import Resident
-from omnivec.engine.work import Splitter, check_dims
+from omnivec.engine.store import Store
+from omnivec.engine.work import Splitter, check_dims, letters
 
 
 class LocalEngine:
@@ -40,8 +42,10 @@ class LocalEngine:
         splitter: Splitter,
         settings: Settings,
         *,
+        store: Store | None = None,
         threads: int = 2,
     ) -> None:
+        self._store = store
         self._residents = {resident.card.name: resident for resident in residents}
         self._splitter = splitter
         self._settings = settings
@@ -57,6 +61,8 @@ class LocalEngine:
         for resident in self._residents.values():
             await resident.close()
         self._intake.close()
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)
         self._loads.shutdown(wait=False)
 
     @property
@@ -64,12 +70,18 @@ class LocalEngine:
         return tuple(resident.card for resident in self._residents.values())
 
     def stats(self) -> dict[str, dict[str, float]]:
-        """For each loaded model, items "queued" and items "running"."""
+        """For each loaded model, items "queued" and "running", and how many so far were
+        "joined" to others under way or "recalled" from the cache."""
         found = {}
         for name, resident in self._residents.items():
             if resident.batcher is not None:
                 queued, running = resident.batcher.depth()
-                found[name] = {"queued": float(queued), "running": float(running)}
+                found[name] = {
+                    "queued": float(queued),
+                    "running": float(running),
+                    "joined": float(resident.memory.joined),
+                    "recalled": float(resident.memory.recalled),
+                }
         return found
 
     async def run(self, task: Task) -> Result:
@@ -82,9 +94,10 @@ class LocalEngine:
         # for a bi-encoder the query is a unit of its own before the documents
         asked = int(isinstance(task, Score) and card.scoring != "cross-encoder")
         batcher.admit(len(task.items) + asked)
-        job = Job(len(task.items) + asked)
+        job = Job(len(task.items) + asked, asked)
         split = partial(self._splitter.units, task, card)
-        self._intake.put(Feed(batcher, job, split, letters(task.items[:CHUNK]), asked=asked))
+        first = letters(task.items[:CHUNK])
+        self._intake.put(Feed(batcher, resident.memory, job, split, first))
         outputs = await job.wait()
         seconds = time.monotonic() - job.arrived
         return msgspec.structs.replace(

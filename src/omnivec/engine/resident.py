@@ -17,6 +17,8 @@ from omnivec.core.seams import Family, Model, Runtime, Session, Watch
 from omnivec.core.settings import Settings
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.job import Job
+from omnivec.engine.memory import Memory, describe
+from omnivec.engine.store import Store
 
 log = logging.getLogger("omnivec.engine")
 
@@ -93,9 +95,12 @@ class Resident:
         opener: Opener,
         settings: Settings,
         watch: Watch,
+        store: Store | None = None,
     ) -> None:
         self.card = Card(name=name, aliases=tuple(aliases), created=int(time.time()))
         self.batcher: Batcher | None = None
+        self.memory = Memory()
+        self._store = store
         self._locate = locate
         self._opener = opener
         self._settings = settings
@@ -144,6 +149,8 @@ class Resident:
         self.card = msgspec.structs.replace(
             card, **kept, revision=checkpoint.revision, state="loading"
         )
+        if self._store is not None:
+            self.memory = Memory(self._store, describe(checkpoint, self.card, self._store.version))
         settings = self._settings
         return Batcher(
             self.card.name,

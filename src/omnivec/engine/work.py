@@ -8,6 +8,9 @@ from omnivec.core.errors import BadRequest, Unsupported
 from omnivec.core.nouns import Card, Encode, Image, Item, Overflow, Part, Score, Text, Tokens, Unit
 from omnivec.engine.vocabulary import Vocabulary
 
+LETTERS_PER_TOKEN = 4
+"""Roughly: for judging what comes sooner, before it is known."""
+
 
 class Splitter:
     """Turns items into units under the server's settings for overflow and token ids."""
@@ -80,3 +83,21 @@ def check_dims(dims: int | None, card: Card) -> None:
         raise Unsupported(
             f"This model's vectors can have 1 to {card.dims} dimensions.", param="dims"
         )
+
+
+def letters(items: Sequence[Item]) -> int:
+    return sum(size(item.parts) for item in items)
+
+
+def size(parts: Sequence[Part]) -> int:
+    """Characters of text, and as many as token ids may stand for."""
+    if len(parts) == 1 and isinstance(parts[0], Text):
+        return len(parts[0].text)  # nearly every unit
+    return sum(
+        len(part.text)
+        if isinstance(part, Text)
+        else LETTERS_PER_TOKEN * len(part.ids)
+        if isinstance(part, Tokens)
+        else 0
+        for part in parts
+    )

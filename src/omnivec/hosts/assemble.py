@@ -14,10 +14,11 @@ import msgspec
 from omnivec import __version__
 from omnivec.core.plugins import discover
 from omnivec.core.seams import Runtime, Watch
-from omnivec.core.settings import Settings
+from omnivec.core.settings import Settings, cache
 from omnivec.engine import catalog, hub
 from omnivec.engine.local import LocalEngine
 from omnivec.engine.resident import Opener, Resident
+from omnivec.engine.store import Store
 from omnivec.engine.vocabulary import Vocabulary
 from omnivec.engine.work import Splitter
 from omnivec.hosts import banner, logs
@@ -44,6 +45,8 @@ def local_engine(
 
     Raises CheckpointError for a model argument that is none.
     """
+    kept = cache(settings)
+    store = Store(*kept, __version__) if kept else None
     opener = Opener(discover("families"), runtimes or discover("runtimes"), settings)
     residents = [
         Resident(
@@ -53,12 +56,13 @@ def local_engine(
             opener,
             settings,
             watch or Unwatched(),
+            store,
         )
         for spec in catalog.catalog().specs(settings.models, revision=settings.revision)
     ]
     folders = [Path(settings.tiktoken_cache_dir)] if settings.tiktoken_cache_dir else []
     splitter = Splitter(settings.overflow, settings.token_ids, Vocabulary(folders))
-    return LocalEngine(residents, splitter, settings)
+    return LocalEngine(residents, splitter, settings, store=store)
 
 
 def unspoken(settings: Settings, dialects: Container[str]) -> str | None:

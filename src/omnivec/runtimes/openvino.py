@@ -88,6 +88,12 @@ class OpenVINO:
     def memory(self) -> int:
         return 0
 
+    def ceiling(self, dtype: str) -> float:
+        """FLOP/s that matrix products alone reach here, for `omnivec bench`."""
+        load()
+        module = importlib.import_module("omnivec.runtimes._openvino.ceiling")
+        return float(module.ceiling(dtype, cores()))
+
 
 class OpenVINOSession:
     """A compiled graph, and an infer request for each stream.

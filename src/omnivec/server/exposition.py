@@ -136,6 +136,12 @@ class Exposition(Collector):
             for model, found in stats.items():
                 gauge.add_metric([model], found.get(key, 0.0))
             yield gauge
+        for key, words in (
+            ("joined", "Items that waited for the same one under way."),
+            ("recalled", "Items that came from the cache on disk."),
+        ):
+            rows = {(model,): found.get(key, 0.0) for model, found in stats.items()}
+            yield _counter(f"omnivec_items_{key}", words, ["model"], rows)
 
     def _work(self) -> Iterator[Metric]:
         work = self._metrics.work
