@@ -178,15 +178,32 @@ def _wishes(dtype: str, streams: int) -> dict[str, Any]:
     }
 
 
-def _inputs(arrays: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:
-    """ids, mask, segments and pooled, in the order of the graph's parameters."""
+def _inputs(arrays: Mapping[str, Array]) -> tuple[Array, ...]:
+    """ids, mask, segments, pooled, tokens and places, in the order of the graph's parameters."""
     ids, mask = (np.ascontiguousarray(arrays[k], np.int64) for k in ("input_ids", "attention_mask"))
     segments = arrays.get("token_type_ids")
     segments = np.zeros_like(ids) if segments is None else np.ascontiguousarray(segments, np.int64)
     pooled = np.ascontiguousarray(arrays.get("pool_mask", mask), np.int64)
     if not ids.size or {a.shape for a in (ids, mask, segments, pooled)} != {ids.shape[:2]}:
         raise ValueError("the arrays of a batch must share one shape [B, T], neither of them 0")
-    return ids, mask, segments, pooled
+    return ids, mask, segments, pooled, *_packed(mask)
+
+
+def _packed(mask: Array) -> tuple[Array, Array]:
+    """`tokens` [P] and `places` [B, T] of blocks.Inputs, from the mask [B, T]. P is rounded up,
+    so that a runtime meets few sizes; what is too many repeats the batch's first place."""
+    there = np.flatnonzero(mask)
+    places = np.zeros(mask.size, np.int64)
+    places[there] = np.arange(len(there))
+    tokens = np.zeros(rounded(max(1, len(there))), np.int64)
+    tokens[: len(there)] = there
+    return tokens, places.reshape(mask.shape)
+
+
+def rounded(tokens: int) -> int:
+    """The next of 16 sizes to each power of two; below 32 each number is one."""
+    step = 1 << max(0, (tokens - 1).bit_length() - 5)
+    return -(-tokens // step) * step
 
 
 def _few_tokens(encoded: Encoded) -> dict[str, Array]:

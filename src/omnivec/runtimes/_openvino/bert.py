@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from openvino import opset15 as ops
 
 from omnivec.runtimes._openvino import blocks
-from omnivec.runtimes._openvino.blocks import Attention, Encoded, Inputs, Node
+from omnivec.runtimes._openvino.blocks import Attention, Encoded, Inputs, Node, axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +20,7 @@ ANCHOR = "embeddings.word_embeddings.weight"
 def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encoded:
     size, epsilon = config["hidden_size"], config.get("layer_norm_eps", 1e-12)
     hidden, encoded = _embed(config, weights, inputs)
-    attention = Attention(config["num_attention_heads"], size // config["num_attention_heads"])
+    attention = Attention(config["num_attention_heads"], size // config["num_attention_heads"], inputs)
     bias = blocks.padding_bias(inputs.mask)
     for index in range(config["num_hidden_layers"]):
         key = f"encoder.layer.{index}"
@@ -35,9 +34,9 @@ def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encod
     return encoded._replace(hidden=hidden)
 
 
-def classify(config: Mapping[str, Any], weights: Weights, encoded: Encoded, _: Inputs) -> Node:
+def classify(config: Mapping[str, Any], weights: Weights, encoded: Encoded, inputs: Inputs) -> Node:
     """BERT: tanh pooler, then `classifier`. RoBERTa: `classifier.dense`, tanh, `out_proj`."""
-    first = first_token(encoded.hidden)
+    first = first_token(encoded.hidden, inputs)
     outer = weights.outer()
     if config["model_type"] != "bert":
         return dense_head(first, outer, encoded.width)
@@ -45,8 +44,9 @@ def classify(config: Mapping[str, Any], weights: Weights, encoded: Encoded, _: I
     return last_linear(pooled, outer, "classifier", encoded.width)
 
 
-def first_token(hidden: Node) -> Node:
-    return ops.gather(hidden, blocks.scalar(0, np.int64), blocks.scalar(1, np.int64))
+def first_token(hidden: Node, inputs: Inputs) -> Node:
+    """[P, H] to [B, H]."""
+    return ops.gather(hidden, ops.gather(inputs.places, axis(0), axis(1)), axis(0))
 
 
 def dense_head(first: Node, weights: Weights, size: int) -> Node:
@@ -69,15 +69,15 @@ def feed_forward(x: Node, weights: Weights, key: str, config: Mapping[str, Any])
 def _embed(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> tuple[Node, Encoded]:
     size = config["hidden_size"]
     key = "embeddings.position_embeddings"
-    words, vocabulary = blocks.embedding(weights, "embeddings.word_embeddings", inputs.ids, size)
+    words, vocabulary = blocks.word_embedding(weights, "embeddings.word_embeddings", inputs, size)
     words, segments = blocks.segment_embedding(
-        words, weights, "embeddings.token_type_embeddings", inputs.segments, size
+        words, weights, "embeddings.token_type_embeddings", inputs, size
     )
     if config["model_type"] == "bert":
-        placed, positions = blocks.absolute_positions(weights, key, inputs.ids, size)
+        placed, positions = blocks.absolute_positions(weights, key, inputs, size)
     else:
         padding = config.get("pad_token_id", 1)
-        placed, positions = blocks.unpadded_positions(weights, key, inputs.ids, size, padding)
+        placed, positions = blocks.unpadded_positions(weights, key, inputs, size, padding)
     hidden = ops.add(words, placed)
     epsilon = config.get("layer_norm_eps", 1e-12)
     hidden = blocks.layer_norm(hidden, weights, "embeddings.LayerNorm", size, epsilon)

@@ -1,7 +1,12 @@
 """The parts that the architectures share, written with the OpenVINO opset.
 
-Every function takes and gives graph nodes. T is the width of the batch, B its rows, H the
-hidden size, N the attention heads and D a head's size; all but B and T are known.
+Every function takes and gives graph nodes. B is the batch's rows, T its width, P how many
+tokens there are in it besides padding, H the hidden size, N the attention heads and D a head's
+size; all but B, T and P are known.
+
+Hidden states are packed: [P, H], so that layers which treat each token by itself spend nothing
+on padding. Only attention and pooling, which need to know whose a token is, lay them out as
+rows of one width.
 """
 
 from __future__ import annotations
@@ -26,16 +31,30 @@ MASKED = -1e9  # finite, so that a row without a single token gives numbers and 
 
 
 class Inputs(NamedTuple):
-    """The graph's parameters, each int64 [B, T]."""
+    """The graph's parameters, each int64 [B, T] but for `tokens`.
+
+    `tokens` [P] says where in the batch, read row by row, each packed token comes from;
+    `places` which packed token goes where, and any of them where there is padding.
+    """
 
     ids: Node
     mask: Node
     segments: Node
     pooled: Node
+    tokens: Node
+    places: Node
+
+    def pack(self, x: Node, *rest: int) -> Node:
+        """[B, T, *rest] to [P, *rest]."""
+        return ops.gather(ops.reshape(x, shape(-1, *rest), False), self.tokens, axis(0))
+
+    def spread(self, x: Node) -> Node:
+        """[P, H] to [B, T, H]."""
+        return ops.gather(x, self.places, axis(0))
 
 
 class Encoded(NamedTuple):
-    """`hidden` [B, T, width]; `positions` is the longest row, None where there is no end."""
+    """`hidden` [P, width]; `positions` is the longest row, None where there is no end."""
 
     hidden: Node
     width: int
@@ -47,6 +66,7 @@ class Encoded(NamedTuple):
 class Attention(NamedTuple):
     heads: int
     size: int
+    inputs: Inputs
 
     @property
     def scale(self) -> float:
@@ -62,13 +82,17 @@ def scalar(value: float, dtype: type = np.float32) -> Node:
     return ops.constant(np.array(value, dtype))
 
 
+def axis(number: int) -> Node:
+    return scalar(number, np.int64)
+
+
 def shape(*sizes: int) -> Node:
     return ops.constant(np.array(sizes, np.int64))
 
 
-def width_of(node: Node, axis: int = 1) -> Node:
-    """The size of an axis, int64 scalar."""
-    return ops.gather(ops.shape_of(node, "i64"), scalar(axis, np.int64), scalar(0, np.int64))
+def width_of(node: Node) -> Node:
+    """T of [B, T], int64 scalar."""
+    return ops.gather(ops.shape_of(node, "i64"), axis(1), axis(0))
 
 
 def floats(node: Node) -> Node:
@@ -101,16 +125,21 @@ def layer_norm(
 def embedding(weights: Weights, key: str, ids: Node, size: int) -> tuple[Node, int]:
     """Rows of `key`.weight [rows, size] by ids; and how many rows there are."""
     table = weights.take(f"{key}.weight", None, size)
-    return ops.gather(constant(table), ids, scalar(0, np.int64)), len(table)
+    return ops.gather(constant(table), ids, axis(0)), len(table)
+
+
+def word_embedding(weights: Weights, key: str, inputs: Inputs, size: int) -> tuple[Node, int]:
+    """[P, size], and how many words there are."""
+    return embedding(weights, key, inputs.pack(inputs.ids), size)
 
 
 def segment_embedding(
-    x: Node, weights: Weights, key: str, segments: Node, size: int
+    x: Node, weights: Weights, key: str, inputs: Inputs, size: int
 ) -> tuple[Node, int]:
     """x plus its segments' embeddings, and how many segments there are (0: no such table)."""
     if f"{key}.weight" not in weights:
         return x, 0
-    kinds, count = embedding(weights, key, segments, size)
+    kinds, count = embedding(weights, key, inputs.pack(inputs.segments), size)
     return ops.add(x, kinds), count
 
 
@@ -149,16 +178,17 @@ def padding_bias(mask: Node) -> Node:
 
 
 def heads_of(x: Node, attention: Attention) -> Node:
-    """[B, T, N * D] to [B, N, T, D]."""
-    split = ops.reshape(x, shape(0, 0, attention.heads, attention.size), True)
+    """[P, N * D] to [B, N, T, D]."""
+    rows = attention.inputs.spread(x)
+    split = ops.reshape(rows, shape(0, 0, attention.heads, attention.size), True)
     return ops.transpose(split, shape(0, 2, 1, 3))
 
 
 def attend(q: Node, k: Node, v: Node, bias: Node, attention: Attention) -> Node:
-    """Softmax(q k^T * D^-1/2 + bias) v, of [B, N, T, D] each, to [B, T, N * D]."""
+    """Softmax(q k^T * D^-1/2 + bias) v, of [B, N, T, D] each, to [P, N * D]."""
     mixed = ops.scaled_dot_product_attention(q, k, v, bias, scalar(attention.scale))
     joined = ops.transpose(mixed, shape(0, 2, 1, 3))
-    return ops.reshape(joined, shape(0, 0, attention.heads * attention.size), True)
+    return attention.inputs.pack(joined, attention.heads * attention.size)
 
 
 # ── positions ────────────────────────────────────────────────────────────────────────────
@@ -166,28 +196,26 @@ def attend(q: Node, k: Node, v: Node, bias: Node, attention: Attention) -> Node:
 
 def counted(node: Node) -> Node:
     """0, 1, 2 … up to the width of [B, T]: int64 [T]."""
-    return ops.range(scalar(0, np.int64), width_of(node), scalar(1, np.int64), "i64")
+    return ops.range(axis(0), width_of(node), scalar(1, np.int64), "i64")
 
 
-def absolute_positions(weights: Weights, key: str, ids: Node, size: int) -> tuple[Node, int]:
-    """Learned positions 0, 1, 2 …: [T, size], and how many there are. Columns past the end
-    can only be padding (the session sees to that) and repeat the last position."""
+def absolute_positions(weights: Weights, key: str, inputs: Inputs, size: int) -> tuple[Node, int]:
+    """Learned positions 0, 1, 2 … in each row: [P, size], and how many there are."""
     table = weights.take(f"{key}.weight", None, size)
-    rows = ops.minimum(counted(ids), scalar(len(table) - 1, np.int64))
-    return ops.gather(constant(table), rows, scalar(0, np.int64)), len(table)
+    columns = ops.mod(inputs.tokens, width_of(inputs.mask))
+    return ops.gather(constant(table), columns, axis(0)), len(table)
 
 
 def unpadded_positions(
-    weights: Weights, key: str, ids: Node, size: int, padding: int
+    weights: Weights, key: str, inputs: Inputs, size: int, padding: int
 ) -> tuple[Node, int]:
-    """As fairseq and RoBERTa count them: [B, T, size], and the longest row. Padding has
+    """As fairseq and RoBERTa count them: [P, size], and the longest row. Padding has
     position `padding`, the first other token `padding` + 1."""
     table = weights.take(f"{key}.weight", None, size)
-    real = ops.convert(ops.not_equal(ids, scalar(padding, np.int64)), Type.i64)
-    count = ops.multiply(ops.cum_sum(real, scalar(1, np.int64)), real)
-    rows = ops.add(count, scalar(padding, np.int64))
-    rows = ops.minimum(rows, scalar(len(table) - 1, np.int64))
-    return ops.gather(constant(table), rows, scalar(0, np.int64)), len(table) - padding - 1
+    real = ops.convert(ops.not_equal(inputs.ids, scalar(padding, np.int64)), Type.i64)
+    count = ops.multiply(ops.cum_sum(real, axis(1)), real)
+    rows = ops.add(inputs.pack(count), scalar(padding, np.int64))
+    return ops.gather(constant(table), rows, axis(0)), len(table) - padding - 1
 
 
 class Rotation(NamedTuple):
@@ -197,11 +225,11 @@ class Rotation(NamedTuple):
     sine: Node
 
 
-def rotation(ids: Node, size: int, theta: float) -> Rotation:
+def rotation(mask: Node, size: int, theta: float) -> Rotation:
     """Rotary positions (arXiv 2104.09864) for heads of `size`, computed in float32."""
     frequencies = 1.0 / (theta ** (np.arange(0, size, 2, dtype=np.float32) / np.float32(size)))
     angles = ops.multiply(
-        ops.unsqueeze(floats(counted(ids)), shape(1)),
+        ops.unsqueeze(floats(counted(mask)), shape(1)),
         constant(np.concatenate([frequencies, frequencies])[None].astype(np.float32)),
     )
     return Rotation(ops.cos(angles), ops.sin(angles))
@@ -209,6 +237,6 @@ def rotation(ids: Node, size: int, theta: float) -> Rotation:
 
 def rotate(x: Node, turn: Rotation) -> Node:
     """x [B, N, T, D] turned by its position: x cos + (-second half, first half) sin."""
-    first, second = ops.split(x, scalar(3, np.int64), 2).outputs()
+    first, second = ops.split(x, axis(3), 2).outputs()
     crossed = ops.concat([ops.negative(second), first], 3)
     return ops.add(ops.multiply(x, turn.cosine), ops.multiply(crossed, turn.sine))

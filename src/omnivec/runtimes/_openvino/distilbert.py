@@ -21,28 +21,35 @@ EPSILON = 1e-12  # fixed in the architecture, not in its config
 
 def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encoded:
     size = config["dim"]
-    words, vocabulary = blocks.embedding(weights, "embeddings.word_embeddings", inputs.ids, size)
+    words, vocabulary = blocks.word_embedding(weights, "embeddings.word_embeddings", inputs, size)
     placed, positions = blocks.absolute_positions(
-        weights, "embeddings.position_embeddings", inputs.ids, size
+        weights, "embeddings.position_embeddings", inputs, size
     )
     hidden = ops.add(words, placed)
     hidden = blocks.layer_norm(hidden, weights, "embeddings.LayerNorm", size, EPSILON)
+    attention = Attention(config["n_heads"], size // config["n_heads"], inputs)
     bias = blocks.padding_bias(inputs.mask)
     for index in range(config["n_layers"]):
-        hidden = _layer(hidden, weights, f"transformer.layer.{index}", bias, config)
+        hidden = _layer(hidden, weights, f"transformer.layer.{index}", bias, attention, config)
     return Encoded(hidden, size, vocabulary, positions)
 
 
-def classify(_: Mapping[str, Any], weights: Weights, encoded: Encoded, __: Inputs) -> Node:
+def classify(_: Mapping[str, Any], weights: Weights, encoded: Encoded, inputs: Inputs) -> Node:
     outer, size = weights.outer(), encoded.width
-    first = first_token(encoded.hidden)
+    first = first_token(encoded.hidden, inputs)
     pooled = ops.relu(blocks.linear(first, outer, "pre_classifier", size, size))
     return last_linear(pooled, outer, "classifier", size)
 
 
-def _layer(x: Node, weights: Weights, key: str, bias: Node, config: Mapping[str, Any]) -> Node:
+def _layer(
+    x: Node,
+    weights: Weights,
+    key: str,
+    bias: Node,
+    attention: Attention,
+    config: Mapping[str, Any],
+) -> Node:
     size, inner = config["dim"], config["hidden_dim"]
-    attention = Attention(config["n_heads"], size // config["n_heads"])
     q, k, v = (
         blocks.heads_of(blocks.linear(x, weights, f"{key}.attention.{name}", size, size), attention)
         for name in ("q_lin", "k_lin", "v_lin")

@@ -44,11 +44,11 @@ def build(checkpoint: Checkpoint, head: Head) -> tuple[Any, Encoded, Weights]:
     return model, encoded._replace(hidden=None), weights
 
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pool_mask")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pool_mask", "tokens", "places")
 
 
 def _parameter(name: str) -> Any:
-    made = ops.parameter([-1, -1], Type.i64, name)
+    made = ops.parameter([-1] if name == "tokens" else [-1, -1], Type.i64, name)
     made.get_output_tensor(0).set_names({name})
     return made
 

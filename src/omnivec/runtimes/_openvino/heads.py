@@ -23,9 +23,9 @@ _LOWEST = float(np.finfo(np.float32).min)
 def project(
     hidden: Node, width: int, steps: Sequence[Step], inputs: Inputs, checkpoint: Checkpoint
 ) -> Node:
-    """hidden [B, T, width] through the steps, their weights from the checkpoint's files.
+    """hidden [P, width] through the steps, their weights from the checkpoint's files.
     Raises CheckpointError."""
-    x = hidden
+    x = inputs.spread(hidden)
     for step in steps:
         if isinstance(step, Pool):
             x, width = pool(step, x, inputs), width * len(step.modes)

@@ -10,7 +10,7 @@ from openvino import opset15 as ops
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.runtimes._openvino import blocks
 from omnivec.runtimes._openvino.bert import first_token, last_linear
-from omnivec.runtimes._openvino.blocks import Attention, Encoded, Inputs, Node, Rotation
+from omnivec.runtimes._openvino.blocks import Attention, Encoded, Inputs, Node, Rotation, axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,13 +25,13 @@ OLD_THETAS = {FULL: "global_rope_theta", WINDOW: "local_rope_theta"}
 
 def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encoded:
     size, heads = config["hidden_size"], config["num_attention_heads"]
-    attention = Attention(heads, size // heads)
-    hidden, vocabulary = blocks.embedding(weights, "embeddings.tok_embeddings", inputs.ids, size)
+    attention = Attention(heads, size // heads, inputs)
+    hidden, vocabulary = blocks.word_embedding(weights, "embeddings.tok_embeddings", inputs, size)
     hidden = _norm(hidden, weights, "embeddings.norm", config)
     bias = blocks.padding_bias(inputs.mask)
-    biases = {FULL: bias, WINDOW: ops.add(bias, _window(inputs.ids, config))}
+    biases = {FULL: bias, WINDOW: ops.add(bias, _window(inputs.mask, config))}
     turns = {
-        kind: blocks.rotation(inputs.ids, attention.size, theta(config, kind)) for kind in THETAS
+        kind: blocks.rotation(inputs.mask, attention.size, theta(config, kind)) for kind in THETAS
     }
     for index, kind in enumerate(layer_types(config)):
         key = f"layers.{index}"
@@ -46,9 +46,9 @@ def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encod
 def classify(config: Mapping[str, Any], weights: Weights, encoded: Encoded, inputs: Inputs) -> Node:
     outer, size = weights.outer(), encoded.width
     if config.get("classifier_pooling", "cls") == "mean":
-        pooled = _mean(encoded.hidden, inputs.mask)
+        pooled = _mean(inputs.spread(encoded.hidden), inputs.mask)
     else:
-        pooled = first_token(encoded.hidden)
+        pooled = first_token(encoded.hidden, inputs)
     bias = config.get("classifier_bias", False)
     y = blocks.linear(pooled, outer, "head.dense", size, size, bias=bias)
     y = blocks.activation(y, config.get("classifier_activation", "gelu"))
@@ -81,9 +81,9 @@ def _norm(x: Node, weights: Weights, key: str, config: Mapping[str, Any]) -> Nod
     )
 
 
-def _window(ids: Node, config: Mapping[str, Any]) -> Node:
+def _window(mask: Node, config: Mapping[str, Any]) -> Node:
     """[T, T]: 0 within `local_attention` // 2 places to either side, else MASKED."""
-    places = blocks.counted(ids)
+    places = blocks.counted(mask)
     distance = ops.absolute(
         ops.subtract(ops.unsqueeze(places, blocks.shape(1)), ops.unsqueeze(places, blocks.shape(0)))
     )
@@ -105,7 +105,7 @@ def _attend(
     qkv = blocks.linear(x, weights, f"{key}.Wqkv", 3 * size, size, bias=biased)
     q, k, v = (
         blocks.heads_of(part, attention)
-        for part in ops.split(qkv, blocks.scalar(2, np.int64), 3).outputs()
+        for part in ops.split(qkv, axis(1), 3).outputs()
     )
     q, k = (blocks.rotate(part, turn) for part in (q, k))
     mixed = blocks.attend(q, k, v, bias, attention)
@@ -116,7 +116,7 @@ def _feed_forward(x: Node, weights: Weights, key: str, config: Mapping[str, Any]
     size, inner = config["hidden_size"], config["intermediate_size"]
     biased = config.get("mlp_bias", False)
     both = blocks.linear(x, weights, f"{key}.Wi", 2 * inner, size, bias=biased)
-    value, gate = ops.split(both, blocks.scalar(2, np.int64), 2).outputs()
+    value, gate = ops.split(both, axis(1), 2).outputs()
     value = blocks.activation(value, config.get("hidden_activation", "gelu"))
     return blocks.linear(ops.multiply(value, gate), weights, f"{key}.Wo", size, inner, bias=biased)
 

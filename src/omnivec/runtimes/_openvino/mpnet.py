@@ -27,14 +27,14 @@ FARTHEST = 128  # from this distance on there is one bucket for each direction
 def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encoded:
     size, epsilon = config["hidden_size"], config.get("layer_norm_eps", 1e-12)
     heads = config["num_attention_heads"]
-    attention = Attention(heads, size // heads)
-    words, vocabulary = blocks.embedding(weights, "embeddings.word_embeddings", inputs.ids, size)
+    attention = Attention(heads, size // heads, inputs)
+    words, vocabulary = blocks.word_embedding(weights, "embeddings.word_embeddings", inputs, size)
     placed, positions = blocks.unpadded_positions(
-        weights, "embeddings.position_embeddings", inputs.ids, size, PADDING
+        weights, "embeddings.position_embeddings", inputs, size, PADDING
     )
     hidden = ops.add(words, placed)
     hidden = blocks.layer_norm(hidden, weights, "embeddings.LayerNorm", size, epsilon)
-    bias = ops.add(blocks.padding_bias(inputs.mask), _relative(weights, inputs.ids, heads))
+    bias = ops.add(blocks.padding_bias(inputs.mask), _relative(weights, inputs.mask, heads))
     for index in range(config["num_hidden_layers"]):
         key = f"encoder.layer.{index}"
         hidden = ops.add(hidden, _attend(hidden, weights, f"{key}.attention.attn", bias, attention))
@@ -44,8 +44,8 @@ def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encod
     return Encoded(hidden, size, vocabulary, positions)
 
 
-def classify(_: Mapping[str, Any], weights: Weights, encoded: Encoded, __: Inputs) -> Node:
-    return dense_head(first_token(encoded.hidden), weights.outer(), encoded.width)
+def classify(_: Mapping[str, Any], weights: Weights, encoded: Encoded, inputs: Inputs) -> Node:
+    return dense_head(first_token(encoded.hidden, inputs), weights.outer(), encoded.width)
 
 
 def bucket(distance: Array) -> Array:
@@ -60,12 +60,12 @@ def bucket(distance: Array) -> Array:
     return within + np.where(distance < 0, half, 0)
 
 
-def _relative(weights: Weights, ids: Node, heads: int) -> Node:
+def _relative(weights: Weights, mask: Node, heads: int) -> Node:
     """[1, N, T, T]. The bias depends on the distance alone, and is flat from FARTHEST on, so
     it is laid out by distance once, as a constant, and gathered."""
     table = weights.take("encoder.relative_attention_bias.weight", None, heads)
     by_distance = table[bucket(np.arange(-FARTHEST, FARTHEST + 1))].T
-    places = blocks.counted(ids)
+    places = blocks.counted(mask)
     distance = ops.subtract(
         ops.unsqueeze(places, blocks.shape(1)), ops.unsqueeze(places, blocks.shape(0))
     )

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from openvino import opset15 as ops
 
 from omnivec.runtimes._openvino import blocks
 from omnivec.runtimes._openvino.bert import first_token, last_linear
-from omnivec.runtimes._openvino.blocks import Attention, Encoded, Inputs, Node, Rotation
+from omnivec.runtimes._openvino.blocks import Attention, Encoded, Inputs, Node, Rotation, axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,15 +56,15 @@ _OF_TRANSFORMERS = _Names(
 def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encoded:
     config = unify(config)
     size, epsilon = config["hidden_size"], config.get("layer_norm_eps", 1e-12)
-    attention = Attention(config["num_attention_heads"], size // config["num_attention_heads"])
+    attention = Attention(config["num_attention_heads"], size // config["num_attention_heads"], inputs)
     names = _OF_HUB if "emb_ln.weight" in weights else _OF_TRANSFORMERS
-    hidden, vocabulary = blocks.embedding(weights, "embeddings.word_embeddings", inputs.ids, size)
+    hidden, vocabulary = blocks.word_embedding(weights, "embeddings.word_embeddings", inputs, size)
     hidden, segments = blocks.segment_embedding(
-        hidden, weights, "embeddings.token_type_embeddings", inputs.segments, size
+        hidden, weights, "embeddings.token_type_embeddings", inputs, size
     )
     hidden = blocks.layer_norm(hidden, weights, names.embedded, size, epsilon)
     bias = blocks.padding_bias(inputs.mask)
-    turn = blocks.rotation(inputs.ids, attention.size, theta(config))
+    turn = blocks.rotation(inputs.mask, attention.size, theta(config))
     for index in range(config["num_hidden_layers"]):
         key = names.layer.format(index)
         mixed = _attend(hidden, weights, key, bias, turn, attention)
@@ -76,9 +75,9 @@ def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encod
     return Encoded(hidden, size, vocabulary, segments=segments)
 
 
-def classify(_: Mapping[str, Any], weights: Weights, encoded: Encoded, __: Inputs) -> Node:
+def classify(_: Mapping[str, Any], weights: Weights, encoded: Encoded, inputs: Inputs) -> Node:
     size = encoded.width
-    pooled = blocks.linear(first_token(encoded.hidden), weights, "pooler.dense", size, size)
+    pooled = blocks.linear(first_token(encoded.hidden, inputs), weights, "pooler.dense", size, size)
     return last_linear(ops.tanh(pooled), weights.outer(), "classifier", size)
 
 
@@ -108,7 +107,7 @@ def _attend(
     size = attention.heads * attention.size
     if f"{key}.attn.Wqkv.weight" in weights:
         qkv = _linear(x, weights, f"{key}.attn.Wqkv", 3 * size, size)
-        parts = ops.split(qkv, blocks.scalar(2, np.int64), 3).outputs()
+        parts = ops.split(qkv, axis(1), 3).outputs()
     else:
         parts = [_linear(x, weights, f"{key}.self_attn.{name}_proj", size, size) for name in "qkv"]
     q, k, v = (blocks.heads_of(part, attention) for part in parts)
