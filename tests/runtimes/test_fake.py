@@ -84,9 +84,9 @@ def test_hidden_states_can_be_had() -> None:
 
 def test_options_reach_the_session() -> None:
     made = model(streams="3", batch_cost="99", padded="off")
-    assert (made.streams, made.batch_cost, made.padded) == (3, 99, False)
+    assert (made.streams, made.batch_cost, made.padding) == (3, 99, 0.0)
     plain = model()
-    assert (plain.streams, plain.batch_cost, plain.padded) == (1, 1024, True)
+    assert (plain.streams, plain.batch_cost, plain.padding) == (1, 1024, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_minilm_is_minilm(dtype, least):
 
 def test_a_session_says_how_it_wants_to_be_used(tiny):
     session = opened(tiny("bert"))
-    assert (session.padded, session.streams) == (True, cores())
+    assert (session.padding, session.streams) == (0.2, cores())
     assert session.batch_cost >= 512
     assert PLUGIN.describe(session) == ("cpu", "f32")
     assert PLUGIN.memory() == 0

@@ -137,7 +137,7 @@ def test_bf16_is_close(tiny) -> None:
 def test_a_session_says_what_it_is(tiny) -> None:
     made = PLUGIN.open(Checkpoint("tiny", tiny("bert")), "main", MEAN, "cpu", "auto")
     assert PLUGIN.describe(made) == ("cpu", "f32")
-    assert (made.padded, made.streams, made.batch_cost) == (False, 1, 1024)
+    assert (made.padding, made.streams, made.batch_cost) == (0.0, 1, 1024)
     assert PLUGIN.memory() == 0
     made.close()
 

@@ -131,7 +131,7 @@ def test_hidden_states_are_those_of_transformers(folder_of, kind, lengths, devic
     arrays = batch(lengths, padding_of(folder), has_segments(kind))
     _, output = reference(folder, "AutoModel", arrays)
     session = opened(folder, TOKENS, device)
-    assert session.padded is (kind in PADDED)
+    assert session.padding == (kind in PADDED)
     got, real = session.run(arrays)["output"], arrays["attention_mask"] == 1
     expected = output.last_hidden_state.numpy()
     np.testing.assert_allclose(got[real], expected[real], atol=1e-5, rtol=0)

@@ -45,7 +45,7 @@ def workers(tiny) -> Iterator[Workers]:
 
 def test_workers_answer_as_one_session_does(workers, tiny) -> None:
     single = PLUGIN.open(Checkpoint("tiny", tiny("bert")), "main", MEAN, "cpu", "f32")
-    assert (workers.padded, workers.batch_cost) == (single.padded, single.batch_cost)
+    assert (workers.padding, workers.batch_cost) == (single.padding, single.batch_cost)
     assert (workers.device, workers.streams, workers.memory()) == ("2 x cpu", 2 * LANES, 0)
     batches = [batch(*range(1, rows + 2)) for rows in range(24)]
     with ThreadPoolExecutor(workers.streams) as pool:

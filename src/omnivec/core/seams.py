@@ -92,11 +92,12 @@ class Dialect(Protocol):
 class Session(Protocol):
     """An open graph. `run` may be called from `streams` threads at once.
 
-    `padded`: rows are padded to one width, so a batch costs width x rows; else the sum.
+    `padding`: what a place of padding costs, in tokens: 1 where rows are padded to one width, 0
+    where they are packed, a share of it where they are padded for attention alone.
     `batch_cost`: how many tokens a batch should have here (decision 6).
     """
 
-    padded: bool
+    padding: float
     streams: int
     batch_cost: int
 
@@ -147,7 +148,7 @@ class Runtime(Protocol):
 class Model(Protocol):
     """A family's checkpoint with its sessions open."""
 
-    padded: bool
+    padding: float
     streams: int
     batch_cost: int
 

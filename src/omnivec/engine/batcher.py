@@ -9,8 +9,9 @@ its group. Two rules decide who goes next:
   the tail of a bulk request, and nothing is overtaken by what came `max_age` later.
 * Its batch is filled with items of like length, earliest due first, up to the budget.
 
-There is one thread more than the session has streams: while they run, it forms the batch
-after theirs, but only when there is a full batch's work; else waiting makes it fuller.
+A batch is formed at the last moment, when a stream is free for it: what came meanwhile may be
+due earlier, and a later batch is a fuller one. While light requests keep coming, the batches of
+heavier ones are kept short, so that a light one does not wait long for a stream.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from omnivec.core.errors import Fault, Loading, ModelFailed, Overloaded
 from omnivec.core.nouns import Features, Output
@@ -28,10 +28,6 @@ from omnivec.core.seams import Model, SessionLost, Watch
 from omnivec.engine.job import Caller, Entry
 from omnivec.engine.lanes import Lanes
 from omnivec.engine.outputs import is_finite
-from omnivec.engine.slots import Slots
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 log = logging.getLogger("omnivec.engine")
 
@@ -39,6 +35,12 @@ SECONDS_PER_TOKEN = 2e-4
 """How long a token defers its item: about what a small model needs for it on one core."""
 LEAST = 64
 """Tokens below which a batch is bound by reading the weights, so that dividing it is no gain."""
+LIGHT = 64
+"""Tokens up to which a request is a light one, for which somebody probably waits."""
+BRISK = 0.02
+"""Seconds that a batch of heavier requests may take while light ones keep coming."""
+LASTING = 1.0
+"""Seconds after a light request for which others are expected."""
 PURGE = 0.25
 """Seconds between two purges of departed items: one costs milliseconds on the event loop."""
 PATIENCE = 5.0
@@ -69,17 +71,18 @@ class Batcher:
         self._max_age = max_age
         self._timeout = batch_timeout
         self._change = threading.Condition()
-        self._lanes = Lanes(padded=model.padded)
+        self._lanes = Lanes(padding=model.padding)
         self._sequence = itertools.count()
         self._promised = 0  # places for items that are still being prepared
         self._held: dict[threading.Thread, tuple[float, list[Entry]]] = {}
         self._alone: list[Entry] | None = None  # the batch beside which there was no other
-        self._slots = Slots(model.streams)
         self._purged = 0.0
-        self._rate = 0.0  # tokens a second, smoothed
+        self._lighted = -LASTING  # when the last light request came
+        self._rate = 0.0  # tokens a second of one stream, smoothed
         self._closing = False
         self._reopening = threading.Lock()
-        for _ in range(model.streams + 1):
+        self._settling = threading.Lock()
+        for _ in range(model.streams + 1):  # one settles while the others run
             self._hire()
         self._watchdog = threading.Thread(target=self._guard, daemon=True, name=f"guard:{name}")
         self._watchdog.start()
@@ -115,6 +118,8 @@ class Batcher:
                 return
             for offset, feature in enumerate(features):
                 self._lanes.push(self._entry(job, first + offset, feature))
+            if job.cost <= LIGHT:
+                self._lighted = time.monotonic()
             self._change.notify(len(features))
 
     def due(self, job: Caller, cost: int) -> float:
@@ -153,10 +158,14 @@ class Batcher:
         job.cost += features.cost
         return Entry(due, next(self._sequence), job, index, features)
 
-    def _share(self) -> int:
-        """Tokens of a batch for a free stream: with little to do, the free streams divide it."""
+    def _form(self) -> list[Entry]:
+        """A batch for a free stream. With little to do, the free streams divide it."""
         free = self.model.streams - len(self._held)
-        return min(self._budget, max(LEAST, -(-self._lanes.cost // max(1, free))))
+        most = min(self._budget, max(LEAST, -(-self._lanes.cost // free)))
+        if time.monotonic() - self._lighted > LASTING:
+            return self._lanes.form(most)
+        heavy = max(LEAST, int(self._rate * BRISK))
+        return self._lanes.form(most, heavy=min(most, heavy), light=LIGHT)
 
     def _is_full(self, items: int) -> bool:
         waiting = self._promised + self._lanes.count
@@ -174,30 +183,24 @@ class Batcher:
         """Take and run batches until closed, or until the watchdog gave this thread up."""
         me = threading.current_thread()
         while batch := self._take(me):
-            self._slots.acquire()
-            with self._change:
-                self._held[me] = (time.monotonic(), batch)
-            self._run(batch)
-            with self._change:
-                if self._held.pop(me, None) is None:
-                    return  # given up meanwhile: the watchdog freed the slot and hired another
-                self._slots.release()
+            if not self._run(me, batch):
+                return  # given up meanwhile: the watchdog hired another
 
     def _take(self, me: threading.Thread) -> list[Entry] | None:
         """Wait for a batch; None when closing."""
         with self._change:
             while not self._closing:
-                ahead = len(self._held) >= self.model.streams
-                if self._lanes.count and (not ahead or self._lanes.cost >= self._budget):
-                    batch = self._lanes.form(self._budget if ahead else self._share())
+                if self._lanes.count and len(self._held) < self.model.streams:
+                    batch = self._form()
                     if batch:
                         self._alone = None if self._held or self._lanes.count else batch
-                        self._held[me] = (float("inf"), batch)
+                        self._held[me] = (time.monotonic(), batch)
                         return batch
                 self._change.wait()
             return None
 
-    def _run(self, batch: list[Entry]) -> None:
+    def _run(self, me: threading.Thread, batch: list[Entry]) -> bool:
+        """Whether the batch stayed this thread's to the end."""
         started = time.monotonic()
         try:
             outcome = self._attempt(batch)
@@ -208,22 +211,15 @@ class Batcher:
         tokens = sum(entry.features.tokens for entry in batch)
         rate = tokens / max(seconds, 1e-6)
         self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
-        self._watch.batch(self.name, len(batch), tokens, seconds)
-        self._settle(batch, outcome, started, seconds)
-
-    def _settle(
-        self,
-        batch: Iterable[Entry],
-        outcome: Sequence[Output | Fault],
-        started: float,
-        seconds: float,
-    ) -> None:
-        """Hand the outputs over; a batch that the watchdog gave up is nobody's any more."""
         with self._change:
-            if threading.current_thread() not in self._held:
-                return
+            if self._held.pop(me, None) is None:
+                return False
+            self._change.notify()
+        self._watch.batch(self.name, len(batch), tokens, seconds)
+        with self._settling:
             for entry, output in zip(batch, outcome, strict=True):
                 entry.job.settle(entry.index, output, started, seconds)
+        return True
 
     def _attempt(self, batch: list[Entry], *, reopened: bool = False) -> list[Output | Fault]:
         """One outcome for each entry. A batch that fails is split until the guilty is alone."""
@@ -301,7 +297,6 @@ class Batcher:
             overdue = [t for t, (since, _) in self._held.items() if since < before]
             for thread in overdue:
                 _, batch = self._held.pop(thread)
-                self._slots.release()
                 for entry in batch:
                     self._retry_alone(entry, hung=len(batch) == 1)
         return overdue

@@ -1,16 +1,21 @@
-"""Threads on which requests become features: off the event loop, a chunk of each in turn.
+"""Where requests become features: on threads off the event loop, a chunk of each in turn.
 
 Whose chunk is next is decided as in the batcher: each has a due time, its request's arrival
 plus a fixed time for each token of the request up to and including it. So a short query
 overtakes bulk requests here, too, and their first batches run while the rest is tokenised.
+
+A short request is prepared on the event loop itself: that takes less time than waking another
+thread, which would then fight with the loop for the interpreter's lock.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 from queue import PriorityQueue
@@ -28,6 +33,8 @@ CHUNK = 64
 """Units that are prepared together at most: enough for a few batches."""
 LETTERS = 65_536
 """Characters that are prepared together, unless one unit has more."""
+TURN = 0.002
+"""Seconds for which the event loop prepares short requests before it looks at its sockets."""
 
 
 class Feed:
@@ -51,6 +58,7 @@ class Feed:
         self._split = split
         self._units: Sequence[Unit] | None = None
         self._next = 0
+        self._made: deque[tuple[Order, int, list[Features]]] = deque()
         self.due = self._due(first)
 
     def _due(self, chunk: int) -> float:
@@ -59,8 +67,14 @@ class Feed:
 
     def step(self) -> bool:
         """Prepare and queue one chunk. Whether there is more to do."""
+        return self.prepare() and self.queue()
+
+    def prepare(self) -> bool:
+        """Prepare one chunk. Whether to call `queue` then; else the request is over."""
         try:
-            return (not self._job.gone and self._advance()) or self._stop()
+            if not self._job.gone:
+                self._made.append(self._make())
+                return True
         except Fault as fault:
             self._job.fail(fault)
         except Exception:
@@ -68,20 +82,29 @@ class Feed:
             self._job.fail(_unprepared())
         return self._stop()
 
-    def _advance(self) -> bool:
+    def queue(self) -> bool:
+        """Queue what was prepared. Whether there is more to do."""
+        order, places, features = self._made.popleft()
+        if features:
+            self._batcher.submit(order, features, 0)
+            self._job.cost = order.cost
+        self._withdraw(places - len(features))
+        units = self._units or ()
+        if self._next >= len(units):
+            return self._stop()
+        self.due = self._due(sum(size(unit.parts) for unit in self._chunk()))
+        return True
+
+    def _make(self) -> tuple[Order, int, list[Features]]:
+        """What to queue for the next chunk, and how many places were promised for it."""
         if self._units is None:
             self._units = self._split()
         first = self._next
         chunk = self._chunk()
+        order = self._memory.claim(self._job, chunk, first, self._batcher.due)
+        features = self._prepare(order)
         self._next += len(chunk)
-        queued = 0
-        try:
-            queued = self._queue(self._memory.claim(self._job, chunk, first, self._batcher.due))
-        finally:
-            if queued < len(chunk):
-                self._batcher.withdraw(len(chunk) - queued)
-        self.due = self._due(sum(size(unit.parts) for unit in self._chunk()))
-        return self._next < len(self._units)
+        return order, len(chunk), features
 
     def _chunk(self) -> Sequence[Unit]:
         units = self._units or ()
@@ -90,14 +113,6 @@ class Feed:
             total += size(units[end].parts)
             end += 1
         return units[self._next : end]
-
-    def _queue(self, order: Order) -> int:
-        """Prepare what has to be computed; how many units that were."""
-        features = self._prepare(order)
-        if features:
-            self._batcher.submit(order, features, 0)
-            self._job.cost = order.cost
-        return len(features)
 
     def _prepare(self, order: Order) -> list[Features]:
         """A unit that is refused ends alone: others in the order may be waited for, too."""
@@ -117,18 +132,62 @@ class Feed:
 
     def _stop(self) -> bool:
         """Nothing more comes: give the places back that were promised and not taken."""
-        self._batcher.withdraw(self._job.size - self._next)
+        self._withdraw(self._job.size - self._next)
         return False
+
+    def _withdraw(self, places: int) -> None:
+        if places:
+            self._batcher.withdraw(places)
+
+
+class Express:
+    """The short requests. All that came in one turn of the event loop are queued together when
+    each has been prepared: a batch's thread that woke at the first of them would take that one
+    alone, and take the interpreter's lock away from the others."""
+
+    def __init__(self) -> None:
+        self._feeds: deque[Feed] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None  # that will serve them
+
+    def put(self, feed: Feed) -> None:
+        """On the event loop's thread."""
+        self._feeds.append(feed)
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_soon(self._serve, loop)
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = None
+        end = time.monotonic() + TURN
+        prepared = []
+        while self._feeds and time.monotonic() < end:
+            feed = self._feeds.popleft()
+            if feed.prepare():
+                prepared.append(feed)
+        for feed in prepared:
+            feed.queue()
+        if self._feeds:
+            self._loop = loop
+            loop.call_soon(self._serve, loop)
 
 
 class Intake:
     def __init__(self, threads: int) -> None:
+        self._express = Express()
         self._line: PriorityQueue[tuple[float, int, Feed | None]] = PriorityQueue()
         self._count = count()
         for number in range(threads):
             threading.Thread(target=self._work, daemon=True, name=f"intake:{number}").start()
 
-    def put(self, feed: Feed) -> None:
+    def put(self, feed: Feed, *, short: bool = False) -> None:
+        """On the event loop's thread. `short`: preparing it takes a tenth of a millisecond."""
+        if short:
+            self._express.put(feed)
+        else:
+            self._queue(feed)
+
+    def _queue(self, feed: Feed) -> None:
         self._line.put((feed.due, next(self._count), feed))
 
     def close(self) -> None:
@@ -138,7 +197,7 @@ class Intake:
     def _work(self) -> None:
         while (feed := self._line.get()[2]) is not None:
             if feed.step():
-                self.put(feed)
+                self._queue(feed)
         self.close()  # for the next thread
 
 

@@ -16,12 +16,12 @@ LIKE_LENGTH = 0.7
 
 
 class Lanes:
-    """`padded`: whether a batch costs its longest item for each row, or the sum of them."""
+    """`padding`: what a place of padding costs, as in `Session`."""
 
-    def __init__(self, *, padded: bool) -> None:
+    def __init__(self, *, padding: float) -> None:
         self.count = 0
         self.cost = 0
-        self._padded = padded
+        self._padding = padding
         self._lanes: dict[object, dict[int, list[Entry]]] = {}
 
     def __iter__(self) -> Iterator[Entry]:
@@ -33,9 +33,10 @@ class Lanes:
         self.count += 1
         self.cost += entry.features.cost
 
-    def form(self, budget: int) -> list[Entry]:
+    def form(self, budget: int, *, heavy: int | None = None, light: int = 0) -> list[Entry]:
         """Take the item that is due first, and others of its group and like length up to
-        `budget`. Items whose caller has gone are dropped on the way. Empty: none is left."""
+        `budget`; up to `heavy` when the first one's request has more than `light` tokens.
+        Items whose caller has gone are dropped on the way. Empty: none is left."""
         self._drop_departed()
         heads = [
             (row[0], group, width)
@@ -47,6 +48,8 @@ class Lanes:
         _, group, width = min(heads, key=lambda head: head[0])
         lane = self._lanes[group]
         batch = [self._pop(lane, width)]
+        if heavy is not None and batch[0].job.cost > light:
+            budget = heavy
         if not batch[0].alone:
             self._fill(batch, lane, width, budget)
         if not lane:
@@ -78,7 +81,7 @@ class Lanes:
     ) -> None:
         """Add items of `width`, then of its neighbours: shorter ones cost only padding."""
         longest = total = batch[0].features.cost
-        alike = LIKE_LENGTH if self._padded else 0.0
+        alike = LIKE_LENGTH if self._padding else 0.0
         like = [w for w in lane if w >= alike * width and w * alike <= width]
         for near in sorted(like, key=lambda w: (w != width, w > width, abs(w - width))):
             while lane.get(near) and not lane[near][0].alone:
@@ -87,7 +90,8 @@ class Lanes:
                     continue
                 more = lane[near][0].features.cost
                 longest, total = max(longest, more), total + more
-                if (longest * (len(batch) + 1) if self._padded else total) > budget:
+                waste = longest * (len(batch) + 1) - total
+                if total + self._padding * waste > budget:
                     return
                 batch.append(self._pop(lane, near))
 

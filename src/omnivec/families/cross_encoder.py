@@ -53,7 +53,7 @@ class CrossEncoder:
     """Pairs of a query (`Unit.parts`) and a document (`Unit.other`) to scores."""
 
     def __init__(self, checkpoint: Checkpoint, session: Session) -> None:
-        self.padded = session.padded
+        self.padding = session.padding
         self.streams = session.streams
         self.batch_cost = session.batch_cost
         self._session = session

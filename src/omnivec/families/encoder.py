@@ -122,7 +122,7 @@ class Encoder:
     """Texts to vectors, through one session that pools."""
 
     def __init__(self, checkpoint: Checkpoint, session: Session) -> None:
-        self.padded = session.padded
+        self.padding = session.padding
         self.streams = session.streams
         self.batch_cost = session.batch_cost
         self._session = session

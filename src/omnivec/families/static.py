@@ -71,7 +71,7 @@ class StaticFamily:
 class Static:
     """Texts to vectors, by looking up and averaging."""
 
-    padded = False
+    padding = 0.0
     streams = 1
     batch_cost = 1 << 16
 

@@ -87,7 +87,7 @@ class FakeSession:
     """`markers` are the token ids of the faults, by name."""
 
     def __init__(self, head: Head, options: Options, markers: Mapping[str, int]) -> None:
-        self.padded = options.padded
+        self.padding = float(options.padded)
         self.streams = options.streams
         self.batch_cost = options.batch_cost
         self._head = head

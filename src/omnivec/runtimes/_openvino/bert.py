@@ -20,7 +20,9 @@ ANCHOR = "embeddings.word_embeddings.weight"
 def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encoded:
     size, epsilon = config["hidden_size"], config.get("layer_norm_eps", 1e-12)
     hidden, encoded = _embed(config, weights, inputs)
-    attention = Attention(config["num_attention_heads"], size // config["num_attention_heads"], inputs)
+    attention = Attention(
+        config["num_attention_heads"], size // config["num_attention_heads"], inputs
+    )
     bias = blocks.padding_bias(inputs.mask)
     for index in range(config["num_hidden_layers"]):
         key = f"encoder.layer.{index}"

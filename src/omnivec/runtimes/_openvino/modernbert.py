@@ -103,10 +103,7 @@ def _attend(
 ) -> Node:
     size, biased = config["hidden_size"], config.get("attention_bias", False)
     qkv = blocks.linear(x, weights, f"{key}.Wqkv", 3 * size, size, bias=biased)
-    q, k, v = (
-        blocks.heads_of(part, attention)
-        for part in ops.split(qkv, axis(1), 3).outputs()
-    )
+    q, k, v = (blocks.heads_of(part, attention) for part in ops.split(qkv, axis(1), 3).outputs())
     q, k = (blocks.rotate(part, turn) for part in (q, k))
     mixed = blocks.attend(q, k, v, bias, attention)
     return blocks.linear(mixed, weights, f"{key}.Wo", size, size, bias=biased)

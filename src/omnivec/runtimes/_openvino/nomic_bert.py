@@ -56,7 +56,9 @@ _OF_TRANSFORMERS = _Names(
 def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encoded:
     config = unify(config)
     size, epsilon = config["hidden_size"], config.get("layer_norm_eps", 1e-12)
-    attention = Attention(config["num_attention_heads"], size // config["num_attention_heads"], inputs)
+    attention = Attention(
+        config["num_attention_heads"], size // config["num_attention_heads"], inputs
+    )
     names = _OF_HUB if "emb_ln.weight" in weights else _OF_TRANSFORMERS
     hidden, vocabulary = blocks.word_embedding(weights, "embeddings.word_embeddings", inputs, size)
     hidden, segments = blocks.segment_embedding(

@@ -30,7 +30,7 @@ class Open(msgspec.Struct, frozen=True, tag=True):
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """From a worker that has opened it."""
 
-    padded: bool
+    padding: float
     batch_cost: int
 
 

@@ -40,7 +40,7 @@ class TorchSession:
         self._torch = torch
         self._logits = head.kind == "logits"
         self._packed = architectures.find(checkpoint.architecture)
-        self.padded = self._packed is None
+        self.padding = float(self._packed is None)
         self._model = load(
             checkpoint,
             getattr(torch, _DTYPES[dtype]),

@@ -44,7 +44,7 @@ def _open(connection: socket) -> TorchSession | None:
     except CheckpointError as error:
         frames.send(connection, frames.Failed(str(error), unusable=True))
         return None
-    frames.send(connection, frames.Ready(session.padded, session.batch_cost))
+    frames.send(connection, frames.Ready(session.padding, session.batch_cost))
     return session
 
 

@@ -64,7 +64,7 @@ class Workers:
         self._idle: SimpleQueue[tuple[Worker, socket]] = SimpleQueue()
         with self._closed_on_failure(checkpoint.name):
             ready = self._open(checkpoint, head)
-        self.padded = ready[0].padded
+        self.padding = ready[0].padding
         self.batch_cost = min(one.batch_cost for one in ready)
         for lane in range(LANES):
             for worker in self._workers:
