@@ -14,7 +14,7 @@ import pytest
 from omnivec.core.errors import Loading, ModelFailed, Overloaded
 from omnivec.core.nouns import Features, Output, Vectors
 from omnivec.core.seams import SessionLost, Unit
-from omnivec.engine.batcher import Batcher
+from omnivec.engine.batcher import TURNS, Batcher
 from omnivec.engine.job import Job
 from omnivec.engine.lanes import width_class
 
@@ -139,39 +139,39 @@ def test_a_batch_keeps_the_budget_and_like_lengths() -> None:
     )
 
 
-def test_a_short_query_overtakes_the_tail_of_a_bulk_request() -> None:
+def test_a_query_overtakes_bulk_work_that_is_long_overdue() -> None:
     gate = Gate()
     model = Recorder(gate, batch_cost=3200)
 
     async def scenario(batcher: Batcher) -> None:
         bulk = start(batcher, items(*[3200] * 100))
         await asyncio.to_thread(gate.entered.wait)
+        await asyncio.sleep(0.05)
         query = start(batcher, items(5))
         gate.open.set()
         await asyncio.gather(bulk.wait(), query.wait())
 
-    with running(model, max_age=60) as batcher:
+    with running(model, max_age=0.01) as batcher:
         asyncio.run(scenario(batcher))
-    # one batch ran before it came; then at most the few bulk items whose due time lay before it
-    assert model.batches.index([5]) < 10
+    assert model.batches.index([5]) <= 2  # one ran when it came, one may be the heavy ones' turn
 
 
-def test_a_long_item_is_not_starved_by_short_ones() -> None:
+def test_a_heavy_request_is_not_starved_by_light_ones() -> None:
     gate = Gate()
-    model = Recorder(gate, batch_cost=1_000_000)
+    model = Recorder(gate, batch_cost=64)
 
     async def scenario(batcher: Batcher) -> None:
         first = start(batcher, items(8))
         await asyncio.to_thread(gate.entered.wait)
-        long = start(batcher, items(100_000))
+        heavy = start(batcher, items(100))
         await asyncio.sleep(0.05)
-        shorts = [start(batcher, items(8)) for _ in range(20)]
+        lights = [start(batcher, items(60)) for _ in range(20)]
         gate.open.set()
-        await asyncio.gather(first.wait(), long.wait(), *(job.wait() for job in shorts))
+        await asyncio.gather(first.wait(), heavy.wait(), *(job.wait() for job in lights))
 
     with running(model, max_age=0.01) as batcher:
         asyncio.run(scenario(batcher))
-    assert model.batches[1] == [100_000]
+    assert model.batches.index([100]) <= TURNS
 
 
 def test_a_batch_is_alone_only_when_nothing_runs_or_waits() -> None:

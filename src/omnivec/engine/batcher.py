@@ -1,17 +1,19 @@
 """One queue for each model, from which device threads take batches.
 
 The queue holds items and not requests, so one request's items may ride in different batches
-and two dialects' requests in the same one. What the batcher knows of an item is its cost and
-its group. Two rules decide who goes next:
+and two dialects' requests in the same one. What the batcher knows of an item is its cost, its
+group and whether its request is light. Three rules decide who goes next:
 
 * Each item gets a due time: its arrival plus a fixed time for each token of the request up to
-  and including it, at most `max_age`. The earliest due goes first. So a short query overtakes
-  the tail of a bulk request, and nothing is overtaken by what came `max_age` later.
-* Its batch is filled with items of like length, earliest due first, up to the budget.
+  and including it, at most `max_age`. The earliest due goes first.
+* Light requests, for which somebody probably waits, go before heavy ones, but for one batch
+  in TURNS. So a query does not wait for bulk work, however much of it is queued or late, and
+  bulk work goes on, however many queries there are.
+* A batch is filled with items of like length, earliest due first, up to the budget. While
+  light requests keep coming, heavy ones get short batches, so that a stream is soon free.
 
 A batch is formed at the last moment, when a stream is free for it: what came meanwhile may be
-due earlier, and a later batch is a fuller one. While light requests keep coming, the batches of
-heavier ones are kept short, so that a light one does not wait long for a stream.
+due earlier, and a later batch is a fuller one.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from omnivec.core.errors import Fault, Loading, ModelFailed, Overloaded
 from omnivec.core.nouns import Features, Output
 from omnivec.core.seams import Model, SessionLost, Watch
 from omnivec.engine.job import Caller, Entry
-from omnivec.engine.lanes import Lanes
+from omnivec.engine.lanes import Lanes, Limits
 from omnivec.engine.outputs import is_finite
 
 log = logging.getLogger("omnivec.engine")
@@ -39,6 +41,8 @@ LIGHT = 64
 """Tokens up to which a request is a light one, for which somebody probably waits."""
 BRISK = 0.02
 """Seconds that a batch of heavier requests may take while light ones keep coming."""
+TURNS = 4
+"""One batch in so many goes to whoever is due first, light or heavy."""
 LASTING = 1.0
 """Seconds after a light request for which others are expected."""
 PURGE = 0.25
@@ -78,6 +82,7 @@ class Batcher:
         self._alone: list[Entry] | None = None  # the batch beside which there was no other
         self._purged = 0.0
         self._lighted = -LASTING  # when the last light request came
+        self._turns = itertools.count(1)
         self._rate = 0.0  # tokens a second of one stream, smoothed
         self._closing = False
         self._reopening = threading.Lock()
@@ -116,10 +121,11 @@ class Batcher:
             if self._closing:
                 job.fail(Loading("The model is being closed.", retry_after=5))
                 return
-            for offset, feature in enumerate(features):
-                self._lanes.push(self._entry(job, first + offset, feature))
-            if job.cost <= LIGHT:
+            heavy = job.cost + sum(feature.cost for feature in features) > LIGHT
+            if not heavy:
                 self._lighted = time.monotonic()
+            for offset, feature in enumerate(features):
+                self._lanes.push(self._entry(job, first + offset, feature, heavy=heavy))
             self._change.notify(len(features))
 
     def due(self, job: Caller, cost: int) -> float:
@@ -153,19 +159,20 @@ class Batcher:
 
     # ── under the lock ───────────────────────────────────────────────────────────────────
 
-    def _entry(self, job: Caller, index: int, features: Features) -> Entry:
+    def _entry(self, job: Caller, index: int, features: Features, *, heavy: bool) -> Entry:
         due = self.due(job, features.cost)
         job.cost += features.cost
-        return Entry(due, next(self._sequence), job, index, features)
+        return Entry(due, next(self._sequence), job, index, features, heavy)
 
     def _form(self) -> list[Entry]:
         """A batch for a free stream. With little to do, the free streams divide it."""
         free = self.model.streams - len(self._held)
         most = min(self._budget, max(LEAST, -(-self._lanes.cost // free)))
-        if time.monotonic() - self._lighted > LASTING:
-            return self._lanes.form(most)
-        heavy = max(LEAST, int(self._rate * BRISK))
-        return self._lanes.form(most, heavy=min(most, heavy), light=LIGHT)
+        heavy = most
+        if time.monotonic() - self._lighted < LASTING:
+            heavy = min(most, max(LEAST, int(self._rate * BRISK)))
+        turn = next(self._turns) % TURNS
+        return self._lanes.form(Limits(most, heavy), light_first=turn > 0)
 
     def _is_full(self, items: int) -> bool:
         waiting = self._promised + self._lanes.count

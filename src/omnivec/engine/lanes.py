@@ -1,18 +1,34 @@
 """The items that wait, and which of them make the next batch. Not safe for threads by itself.
 
-A lane holds the items of one group; within it those of like length share a heap, ordered by
-their due time.
+A lane holds the items of one group; within it those of like length and kind (light or heavy,
+see batcher.py) share a heap, ordered by their due time.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from omnivec.engine.job import Entry
 
 LIKE_LENGTH = 0.7
 """Items shorter than this share of the batch's longest would be mostly padding."""
+
+
+class Kind(NamedTuple):
+    heavy: bool
+    width: int
+
+
+Lane = dict[Kind, list[Entry]]
+
+
+class Limits(NamedTuple):
+    """Tokens of a batch: in all, and up to which heavy items are added to it."""
+
+    all: int
+    heavy: int
 
 
 class Lanes:
@@ -22,36 +38,35 @@ class Lanes:
         self.count = 0
         self.cost = 0
         self._padding = padding
-        self._lanes: dict[object, dict[int, list[Entry]]] = {}
+        self._lanes: dict[object, Lane] = {}
 
     def __iter__(self) -> Iterator[Entry]:
         return (entry for lane in self._lanes.values() for row in lane.values() for entry in row)
 
     def push(self, entry: Entry) -> None:
         lane = self._lanes.setdefault(entry.features.group, {})
-        heapq.heappush(lane.setdefault(width_class(entry.features.cost), []), entry)
+        kind = Kind(entry.heavy, width_class(entry.features.cost))
+        heapq.heappush(lane.setdefault(kind, []), entry)
         self.count += 1
         self.cost += entry.features.cost
 
-    def form(self, budget: int, *, heavy: int | None = None, light: int = 0) -> list[Entry]:
-        """Take the item that is due first, and others of its group and like length up to
-        `budget`; up to `heavy` when the first one's request has more than `light` tokens.
-        Items whose caller has gone are dropped on the way. Empty: none is left."""
+    def form(self, limits: Limits, *, light_first: bool = False) -> list[Entry]:
+        """Take the item that is due first, of the light ones if there are any and they come
+        first, and others of its group and like length up to the limits. Items whose caller
+        has gone are dropped on the way. Empty: none is left."""
         self._drop_departed()
         heads = [
-            (row[0], group, width)
+            (kind.heavy and light_first, row[0], group, kind)
             for group, lane in self._lanes.items()
-            for width, row in lane.items()
+            for kind, row in lane.items()
         ]
         if not heads:
             return []
-        _, group, width = min(heads, key=lambda head: head[0])
+        *_, group, kind = min(heads, key=lambda head: head[:2])
         lane = self._lanes[group]
-        batch = [self._pop(lane, width)]
-        if heavy is not None and batch[0].job.cost > light:
-            budget = heavy
+        batch = [self._pop(lane, kind)]
         if not batch[0].alone:
-            self._fill(batch, lane, width, budget)
+            self._fill(batch, lane, kind, limits)
         if not lane:
             del self._lanes[group]
         return batch
@@ -67,40 +82,51 @@ class Lanes:
         self._lanes.clear()
         self.count = self.cost = 0
 
-    def _pop(self, lane: dict[int, list[Entry]], width: int) -> Entry:
-        row = lane[width]
+    def _pop(self, lane: Lane, kind: Kind) -> Entry:
+        row = lane[kind]
         entry = heapq.heappop(row)
         if not row:
-            del lane[width]
+            del lane[kind]
         self.count -= 1
         self.cost -= entry.features.cost
         return entry
 
-    def _fill(
-        self, batch: list[Entry], lane: dict[int, list[Entry]], width: int, budget: int
-    ) -> None:
-        """Add items of `width`, then of its neighbours: shorter ones cost only padding."""
+    def _fill(self, batch: list[Entry], lane: Lane, first: Kind, limits: Limits) -> None:
+        """Add items of the first one's kind and width, then of those near it: shorter ones
+        cost only padding."""
         longest = total = batch[0].features.cost
-        alike = LIKE_LENGTH if self._padding else 0.0
-        like = [w for w in lane if w >= alike * width and w * alike <= width]
-        for near in sorted(like, key=lambda w: (w != width, w > width, abs(w - width))):
-            while lane.get(near) and not lane[near][0].alone:
-                if lane[near][0].job.gone:
-                    self._pop(lane, near)
+        for kind in self._like(lane, first):
+            while lane.get(kind) and not lane[kind][0].alone:
+                if lane[kind][0].job.gone:
+                    self._pop(lane, kind)
                     continue
-                more = lane[near][0].features.cost
-                longest, total = max(longest, more), total + more
-                waste = longest * (len(batch) + 1) - total
-                if total + self._padding * waste > budget:
-                    return
-                batch.append(self._pop(lane, near))
+                more = lane[kind][0].features.cost
+                wide, sum_ = max(longest, more), total + more
+                waste = wide * (len(batch) + 1) - sum_
+                if sum_ + self._padding * waste > (limits.heavy if kind.heavy else limits.all):
+                    break
+                longest, total = wide, sum_
+                batch.append(self._pop(lane, kind))
+
+    def _like(self, lane: Lane, first: Kind) -> list[Kind]:
+        width, alike = first.width, LIKE_LENGTH if self._padding else 0.0
+        like = [k for k in lane if k.width >= alike * width and k.width * alike <= width]
+        return sorted(
+            like,
+            key=lambda k: (
+                k.heavy != first.heavy,
+                k.width != width,
+                k.width > width,
+                abs(k.width - width),
+            ),
+        )
 
     def _drop_departed(self) -> None:
         """The heads; others follow when they become heads."""
         for group, lane in list(self._lanes.items()):
-            for width in list(lane):
-                while lane.get(width) and lane[width][0].job.gone:
-                    self._pop(lane, width)
+            for kind in list(lane):
+                while lane.get(kind) and lane[kind][0].job.gone:
+                    self._pop(lane, kind)
             if not lane:
                 del self._lanes[group]
 
