@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from openvino import opset15 as ops
 
 from omnivec.runtimes._openvino import blocks
-from omnivec.runtimes._openvino.blocks import Attention, Encoded, Inputs, Node, axis
+from omnivec.runtimes._openvino.blocks import Attention, Chosen, Encoded, Inputs, Node, axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,21 +24,23 @@ def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encod
         config["num_attention_heads"], size // config["num_attention_heads"], inputs
     )
     bias = blocks.padding_bias(inputs.mask)
-    for index in range(config["num_hidden_layers"]):
+    last = config["num_hidden_layers"] - 1
+    for index in range(last + 1):
         key = f"encoder.layer.{index}"
-        mixed = _attend(hidden, weights, f"{key}.attention", bias, attention)
-        hidden = ops.add(hidden, mixed)
+        chosen = Chosen(inputs) if index == last and inputs.chosen is not None else None
+        mixed = _attend(hidden, weights, f"{key}.attention", bias, attention, chosen)
+        hidden = ops.add(chosen.take(hidden) if chosen else hidden, mixed)
         hidden = blocks.layer_norm(
             hidden, weights, f"{key}.attention.output.LayerNorm", size, epsilon
         )
         hidden = ops.add(hidden, feed_forward(hidden, weights, key, config))
         hidden = blocks.layer_norm(hidden, weights, f"{key}.output.LayerNorm", size, epsilon)
-    return encoded._replace(hidden=hidden)
+    return encoded._replace(hidden=hidden, chosen=inputs.chosen is not None)
 
 
 def classify(config: Mapping[str, Any], weights: Weights, encoded: Encoded, inputs: Inputs) -> Node:
     """BERT: tanh pooler, then `classifier`. RoBERTa: `classifier.dense`, tanh, `out_proj`."""
-    first = first_token(encoded.hidden, inputs)
+    first = first_token(encoded, inputs)
     outer = weights.outer()
     if config["model_type"] != "bert":
         return dense_head(first, outer, encoded.width)
@@ -46,9 +48,11 @@ def classify(config: Mapping[str, Any], weights: Weights, encoded: Encoded, inpu
     return last_linear(pooled, outer, "classifier", encoded.width)
 
 
-def first_token(hidden: Node, inputs: Inputs) -> Node:
-    """[P, H] to [B, H]."""
-    return ops.gather(hidden, ops.gather(inputs.places, axis(0), axis(1)), axis(0))
+def first_token(encoded: Encoded, inputs: Inputs) -> Node:
+    """Each row's first: [B, H]."""
+    if encoded.chosen:
+        return encoded.hidden
+    return ops.gather(encoded.hidden, ops.gather(inputs.places, axis(0), axis(1)), axis(0))
 
 
 def dense_head(first: Node, weights: Weights, size: int) -> Node:
@@ -86,11 +90,24 @@ def _embed(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> tuple
     return hidden, Encoded(hidden, size, vocabulary, positions, segments)
 
 
-def _attend(x: Node, weights: Weights, key: str, bias: Node, attention: Attention) -> Node:
+def _attend(
+    x: Node,
+    weights: Weights,
+    key: str,
+    bias: Node,
+    attention: Attention,
+    chosen: Chosen | None,
+) -> Node:
     size = attention.heads * attention.size
-    q, k, v = (
-        blocks.heads_of(blocks.linear(x, weights, f"{key}.self.{name}", size, size), attention)
-        for name in ("query", "key", "value")
+    asking = chosen.take(x) if chosen else x
+    q = blocks.linear(asking, weights, f"{key}.self.query", size, size)
+    k, v = (blocks.linear(x, weights, f"{key}.self.{n}", size, size) for n in ("key", "value"))
+    mixed = blocks.attend(
+        blocks.heads_of(q, attention, chosen),
+        blocks.heads_of(k, attention),
+        blocks.heads_of(v, attention),
+        bias,
+        attention,
+        chosen,
     )
-    mixed = blocks.attend(q, k, v, bias, attention)
     return blocks.linear(mixed, weights, f"{key}.output.dense", size, size)

@@ -43,6 +43,8 @@ class Inputs(NamedTuple):
     pooled: Node
     tokens: Node
     places: Node
+    chosen: Node | None = None
+    """[B]: the one packed token of each row that the head reads, when it reads no other."""
 
     def pack(self, x: Node, *rest: int) -> Node:
         """[B, T, *rest] to [P, *rest]."""
@@ -53,14 +55,34 @@ class Inputs(NamedTuple):
         return ops.gather(x, self.places, axis(0))
 
 
+class Chosen(NamedTuple):
+    """One token of each row, in place of all: [B, H] in place of [P, H]."""
+
+    inputs: Inputs
+
+    def take(self, x: Node) -> Node:
+        """[P, H] to [B, H]."""
+        return ops.gather(x, self.inputs.chosen, axis(0))
+
+    def pack(self, x: Node, *rest: int) -> Node:
+        """[B, 1, *rest] to [B, *rest]."""
+        return ops.reshape(x, shape(-1, *rest), False)
+
+    def spread(self, x: Node) -> Node:
+        """[B, H] to [B, 1, H]."""
+        return ops.unsqueeze(x, shape(1))
+
+
 class Encoded(NamedTuple):
-    """`hidden` [P, width]; `positions` is the longest row, None where there is no end."""
+    """`hidden` [P, width], or [B, width] when it is of the chosen tokens alone; `positions` is
+    the longest row, None where there is no end."""
 
     hidden: Node
     width: int
     vocabulary: int
     positions: int | None = None
     segments: int = 0
+    chosen: bool = False
 
 
 class Attention(NamedTuple):
@@ -177,18 +199,21 @@ def padding_bias(mask: Node) -> Node:
     return ops.unsqueeze(hidden, shape(1, 2))
 
 
-def heads_of(x: Node, attention: Attention) -> Node:
-    """[P, N * D] to [B, N, T, D]."""
-    rows = attention.inputs.spread(x)
+def heads_of(x: Node, attention: Attention, chosen: Chosen | None = None) -> Node:
+    """[P, N * D] to [B, N, T, D]; of chosen tokens [B, N * D] to [B, N, 1, D]."""
+    rows = (chosen or attention.inputs).spread(x)
     split = ops.reshape(rows, shape(0, 0, attention.heads, attention.size), True)
     return ops.transpose(split, shape(0, 2, 1, 3))
 
 
-def attend(q: Node, k: Node, v: Node, bias: Node, attention: Attention) -> Node:
-    """Softmax(q k^T * D^-1/2 + bias) v, of [B, N, T, D] each, to [P, N * D]."""
+def attend(
+    q: Node, k: Node, v: Node, bias: Node, attention: Attention, chosen: Chosen | None = None
+) -> Node:
+    """Softmax(q k^T * D^-1/2 + bias) v, of [B, N, T, D] each, to [P, N * D]; when q is of chosen
+    tokens, to [B, N * D]."""
     mixed = ops.scaled_dot_product_attention(q, k, v, bias, scalar(attention.scale))
     joined = ops.transpose(mixed, shape(0, 2, 1, 3))
-    return attention.inputs.pack(joined, attention.heads * attention.size)
+    return (chosen or attention.inputs).pack(joined, attention.heads * attention.size)
 
 
 # ── positions ────────────────────────────────────────────────────────────────────────────

@@ -36,7 +36,7 @@ def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encod
 
 def classify(_: Mapping[str, Any], weights: Weights, encoded: Encoded, inputs: Inputs) -> Node:
     outer, size = weights.outer(), encoded.width
-    first = first_token(encoded.hidden, inputs)
+    first = first_token(encoded, inputs)
     pooled = ops.relu(blocks.linear(first, outer, "pre_classifier", size, size))
     return last_linear(pooled, outer, "classifier", size)
 

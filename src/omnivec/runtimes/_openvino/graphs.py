@@ -10,7 +10,7 @@ from openvino import opset15 as ops
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
-from omnivec.runtimes._openvino.heads import project
+from omnivec.runtimes._openvino.heads import first_place, project, reads_first
 from omnivec.runtimes._openvino.limits import ARCHITECTURES
 from omnivec.runtimes._openvino.weights import Weights
 
@@ -28,11 +28,13 @@ def build(checkpoint: Checkpoint, head: Head) -> tuple[Any, Encoded, Weights]:
     weights.root(architecture.ANCHOR)
     inputs = Inputs(*(_parameter(name) for name in INPUTS))
     try:
+        chosen = first_place(inputs) if reads_first(head, checkpoint.config) else None
+        inputs = inputs._replace(chosen=chosen)
         encoded = architecture.encode(checkpoint.config, weights, inputs)
         if head.kind == "logits":
             output = architecture.classify(checkpoint.config, weights, encoded, inputs)
         else:
-            output = project(encoded.hidden, encoded.width, head.steps, inputs, checkpoint)
+            output = project(encoded, head.steps, inputs, checkpoint)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
@@ -40,7 +42,7 @@ def build(checkpoint: Checkpoint, head: Head) -> tuple[Any, Encoded, Weights]:
         ) from error
     result = ops.result(output)
     result.get_output_tensor(0).set_names({"output"})
-    model = Model([result], list(inputs), checkpoint.architecture)
+    model = Model([result], list(inputs[: len(INPUTS)]), checkpoint.architecture)
     return model, encoded._replace(hidden=None), weights
 
 

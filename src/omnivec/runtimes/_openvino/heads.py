@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from openvino import opset15 as ops
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Dense, LayerNorm, Normalize, Pool, Step
+from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool, Step
 from omnivec.runtimes._openvino import blocks
-from omnivec.runtimes._openvino.blocks import Inputs, Node
+from omnivec.runtimes._openvino.blocks import Encoded, Inputs, Node, axis
 from omnivec.runtimes._openvino.weights import Weights
 
 if TYPE_CHECKING:
@@ -20,15 +20,30 @@ if TYPE_CHECKING:
 _LOWEST = float(np.finfo(np.float32).min)
 
 
+def reads_first(head: Head, config: Mapping[str, Any]) -> bool:
+    """Whether of the last layer only each row's first token is read: then no other is computed."""
+    if head.kind == "logits":
+        return str(config.get("classifier_pooling", "cls")) == "cls"
+    return bool(head.steps) and head.steps[0] == Pool(modes=("cls",))
+
+
+def first_place(inputs: Inputs) -> Node:
+    """The packed token of each row that `cls` pools and classifiers read: int64 [B]."""
+    first = _position(inputs.pooled, last=False)
+    return ops.gather(inputs.places, first, axis(1), batch_dims=1)
+
+
 def project(
-    hidden: Node, width: int, steps: Sequence[Step], inputs: Inputs, checkpoint: Checkpoint
+    encoded: Encoded, steps: Sequence[Step], inputs: Inputs, checkpoint: Checkpoint
 ) -> Node:
-    """hidden [P, width] through the steps, their weights from the checkpoint's files.
-    Raises CheckpointError."""
-    x = inputs.spread(hidden)
+    """The encoder's hidden states through the steps, their weights from the checkpoint's
+    files. Raises CheckpointError."""
+    width = encoded.width
+    x = encoded.hidden if encoded.chosen else inputs.spread(encoded.hidden)
     for step in steps:
         if isinstance(step, Pool):
-            x, width = pool(step, x, inputs), width * len(step.modes)
+            x = _kept(x, inputs) if encoded.chosen else pool(step, x, inputs)
+            width *= len(step.modes)
         elif isinstance(step, Dense):
             x, width = _dense(x, width, step, checkpoint)
         elif isinstance(step, LayerNorm):
@@ -45,6 +60,12 @@ def pool(step: Pool, hidden: Node, inputs: Inputs) -> Node:
     masks = _Masks(inputs.mask, inputs.pooled)
     pooled = [_POOLS[mode](hidden, masks) for mode in step.modes]
     return ops.concat(pooled, 1) if len(pooled) > 1 else pooled[0]
+
+
+def _kept(first: Node, inputs: Inputs) -> Node:
+    """`first` [B, H], but 0 for a row of which nothing is pooled."""
+    some = ops.reduce_max(inputs.pooled, blocks.shape(1), keep_dims=True)
+    return ops.multiply(first, blocks.floats(some))
 
 
 def _weights(checkpoint: Checkpoint, file: str) -> Weights:
@@ -85,9 +106,8 @@ def _position(kept: Node, *, last: bool) -> Node:
 
 
 def _chosen(hidden: Node, kept: Node, index: Node) -> Node:
-    axis = blocks.scalar(1, np.int64)
-    value = ops.gather(hidden, index, axis, batch_dims=1)
-    there = ops.gather(blocks.floats(kept), index, axis, batch_dims=1)
+    value = ops.gather(hidden, index, axis(1), batch_dims=1)
+    there = ops.gather(blocks.floats(kept), index, axis(1), batch_dims=1)
     return ops.multiply(value, ops.unsqueeze(there, blocks.shape(1)))
 
 

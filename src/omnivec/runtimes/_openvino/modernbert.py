@@ -48,7 +48,7 @@ def classify(config: Mapping[str, Any], weights: Weights, encoded: Encoded, inpu
     if config.get("classifier_pooling", "cls") == "mean":
         pooled = _mean(inputs.spread(encoded.hidden), inputs.mask)
     else:
-        pooled = first_token(encoded.hidden, inputs)
+        pooled = first_token(encoded, inputs)
     bias = config.get("classifier_bias", False)
     y = blocks.linear(pooled, outer, "head.dense", size, size, bias=bias)
     y = blocks.activation(y, config.get("classifier_activation", "gelu"))

@@ -45,7 +45,7 @@ def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encod
 
 
 def classify(_: Mapping[str, Any], weights: Weights, encoded: Encoded, inputs: Inputs) -> Node:
-    return dense_head(first_token(encoded.hidden, inputs), weights.outer(), encoded.width)
+    return dense_head(first_token(encoded, inputs), weights.outer(), encoded.width)
 
 
 def bucket(distance: Array) -> Array:

@@ -79,7 +79,7 @@ def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encod
 
 def classify(_: Mapping[str, Any], weights: Weights, encoded: Encoded, inputs: Inputs) -> Node:
     size = encoded.width
-    pooled = blocks.linear(first_token(encoded.hidden, inputs), weights, "pooler.dense", size, size)
+    pooled = blocks.linear(first_token(encoded, inputs), weights, "pooler.dense", size, size)
     return last_linear(ops.tanh(pooled), weights.outer(), "classifier", size)
 
 
