@@ -15,7 +15,7 @@ from bench.growth import CURVES
 from bench.places import PLOTS, REPORT, RESULTS
 
 Result = Mapping[str, Any]
-ORDER = (*suites.NAMED, "growth", "cost")
+ORDER = (*suites.NAMED, "growth", "cost", "soak")
 
 
 def store(result: Result) -> Path:
@@ -69,6 +69,8 @@ def _draw(suite: str, result: Result) -> list[tuple[str, str]]:
     PLOTS.mkdir(parents=True, exist_ok=True)
     if suite == "growth":
         return [drawn for curve in CURVES if (drawn := _draw_curve(curve, result))]
+    if suite == "soak":
+        return [_draw_soak(result)]
     rows = _ratios(suite, result) if suite in suites.NAMED else []
     if not rows:
         return []
@@ -85,6 +87,12 @@ def _draw_curve(curve: Any, result: Result) -> tuple[str, str] | None:
     unit = "tokens/s" if curve.name == "tokens" else "texts/s"
     svg = plots.lines(curve.title, curve.x, unit, {"omnivec": points})
     return _save(f"growth-{curve.name}", curve.title, svg)
+
+
+def _draw_soak(result: Result) -> tuple[str, str]:
+    title = "Resident memory under mixed load, default model"
+    points = tables.soak_points(result)
+    return _save("soak", title, plots.lines(title, "minutes", "MB", {"omnivec": points}))
 
 
 def _save(name: str, alt: str, svg: str) -> tuple[str, str]:

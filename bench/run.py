@@ -15,13 +15,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import environments, growth, machine, report, suites, tables, texts
+from bench import environments, growth, machine, report, soak, suites, tables, texts
 from bench.generators import find_wrk
 from bench.places import ROOT
 from bench.servers import LEFT_OUT, NAMED
 from bench.suites import Suite, Told
 
-ALONE = ("growth",)  # what is measured of ours alone
+ALONE = ("growth", "soak")  # what is measured of ours alone
 HUNDRED_WORDS = ("passage-32", "batch-4", "passage-8", "batch-8x2")
 USUAL = ("default", "rerank", "f32", "growth")
 EVERY = (*suites.NAMED, *ALONE)
@@ -39,13 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     limits = Told(told.repeats, told.seconds, told.peers, told.workloads)
     for suite in chosen:
         suites.make_ready(suite, limits)
-    alone = not told.smoke and "growth" in told.suites
+    alone = [] if told.smoke else [name for name in told.suites if name in ALONE]
     result = _describe(chosen, limits, alone)
     samples = result["samples"]
     for suite in chosen:
         _gather(samples, suites.compare(suite, limits))
-    if alone:
+    if "growth" in alone:
         _gather(samples, growth.measure(told.repeats, told.seconds))
+    if "soak" in alone:
+        _gather(samples, soak.measure(told.minutes))
     if not told.smoke:
         result["ceiling_gflops"] = _ceilings(result["ceiling_gflops"])
     result["took_s"] = time.monotonic() - began
@@ -99,7 +101,7 @@ def _line(sample: dict[str, Any]) -> str:
     return f"{head:<52} {told}"
 
 
-def _describe(chosen: Sequence[Suite], told: Told, alone: bool) -> dict[str, Any]:
+def _describe(chosen: Sequence[Suite], told: Told, alone: Sequence[str]) -> dict[str, Any]:
     commit, changed = machine.commit()
     used = {one.name: one for suite in chosen for one in suites.chosen(suite, told)}
     used |= {"omnivec": NAMED["omnivec"]} if alone else {}
@@ -167,6 +169,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", default=(), metavar="NAME")
     parser.add_argument("--repeats", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=None, help="of each measurement")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of the soak")
     parser.add_argument("--discard", action="store_true", help="print, and store nothing")
     told = parser.parse_args(argv)
     told.suites = EVERY if "all" in told.suites else told.suites

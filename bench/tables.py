@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -67,6 +68,8 @@ def section(result: Result, suite: str) -> list[str]:
         return growth(result)
     if suite == "cost":
         return cost(result)
+    if suite == "soak":
+        return soak(result)
     return comparison(result, suite)
 
 
@@ -209,15 +212,22 @@ def _efforts(result: Result, suite: str, samples: Sequence[Any]) -> list[str]:
     return lines
 
 
-# layers, width, inner width
-OPERATIONS = {"default": (6, 384, 1536), "base": (12, 768, 3072), "large": (24, 1024, 4096)}
+# layers, width, inner width, whether of the last layer only one token is asked for
+OPERATIONS = {
+    "default": (6, 384, 1536, False),
+    "base": (12, 768, 3072, True),
+    "large": (24, 1024, 4096, True),
+}
 
 
 def flop(model: str, tokens: float) -> float:
-    """Multiplications and additions of the encoder's layers for one text, unpadded."""
-    layers, width, inner = OPERATIONS[model]
-    products = 4 * width * width + 2 * width * inner  # for each token
-    return 2.0 * layers * tokens * (products + 2 * tokens * width)
+    """Multiplications and additions of the encoder's layers for one text, unpadded, as far as
+    its vector depends on them: of a last layer whose first token alone is pooled, keys and
+    values and no more."""
+    layers, width, inner, first = OPERATIONS[model]
+    products = 4 * width * width + 2 * width * inner + 2 * tokens * width  # for each token
+    last = 2 * width * width if first else products
+    return 2.0 * tokens * ((layers - 1) * products + last)
 
 
 def growth(result: Result) -> list[str]:
@@ -269,6 +279,36 @@ def cost(result: Result) -> list[str]:
             lines.append(f"- {title}: {number(spread.median)} ({reach})")
     about = "12 words, 64 connections, the fake model with 384 dimensions, its own work included"
     return [*lines, f"- {about}.", ""]
+
+
+def soak(result: Result) -> list[str]:
+    samples = [s for s in result["samples"] if s["suite"] == "soak" and s["workload"] == "soak"]
+    points = soak_points(result)
+    lines = ["## Mixed load for long: ours alone", "", _stamp(result), ""]
+    lines += _head(["minutes", "unit", "resident"])
+    for wanted in SOAKED:
+        x, resident = min(points, key=lambda point: abs(point[0] - wanted))
+        if abs(x - wanted) <= 1:
+            lines.append(_cells([f"{x:.0f}", "MB", number(resident)]))
+    asked, bad = (sum(one[name] for one in samples) for name in ("requests", "bad"))
+    late = max(samples, key=lambda one: one["lag_ms"])
+    median = statistics.median(one["lag_ms"] for one in samples)
+    turns = ", ".join(dict.fromkeys(one["of"] for one in samples))
+    highest = number(max(mb for _, mb in points))
+    lines += ["", f"- {asked:,} requests of {turns} in turn, {bad} failed; at most {highest} MB."]
+    lines.append(
+        f"- The event loop was held up for {number(late['lag_ms'])} ms at most ({late['of']}; "
+        f"median of the turns {number(median)} ms), the wait for a core that the model uses included."
+    )
+    return [*lines, ""]
+
+
+SOAKED = (1, 5, 10, 20, 30, 45, 60)
+
+
+def soak_points(result: Result) -> list[tuple[float, float]]:
+    """(minutes, resident MB)."""
+    return [(one["x"], one["resident_mb"]) for one in result["samples"] if "resident_mb" in one]
 
 
 def number(value: float) -> str:
