@@ -298,7 +298,7 @@ def soak(result: Result) -> list[str]:
     lines += ["", f"- {asked:,} requests of {turns} in turn, {bad} failed; at most {highest} MB."]
     lines.append(
         f"- The event loop was held up for {number(late['lag_ms'])} ms at most ({late['of']}; "
-        f"median of the turns {number(median)} ms), the wait for a core that the model uses included."
+        f"median of the turns {number(median)} ms), waits for a core that the model uses included."
     )
     return [*lines, ""]
 

@@ -10,7 +10,7 @@ import pytest
 
 from omnivec.core.errors import BadRequest, ModelFailed, Unsupported
 from omnivec.core.nouns import Call, Card, Relevance, Result, Usage
-from omnivec.dialects import _wire
+from omnivec.dialects import _models, _wire
 
 
 class Inner(msgspec.Struct):
@@ -168,5 +168,5 @@ def test_the_engines_path_in_the_dialects_words(param: str | None, located: str 
 
 
 def test_a_model_without_vectors() -> None:
-    entry = _wire.model_entry(Card("m", tasks=("score",), dims=7))
+    entry = _models.model_entry(Card("m", tasks=("score",), dims=7))
     assert (entry["dims"], entry["outputs"], entry["capabilities"]) == ({}, ["score"], ["rerank"])

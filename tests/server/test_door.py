@@ -250,3 +250,30 @@ def test_the_doors_numbers_move():
 def test_a_server_without_dialects_is_refused():
     with pytest.raises(RuntimeError, match="dialect"):
         Door({}, TinyEngine(), settings=Settings(), metrics=Metrics())
+
+
+REAL = discover("dialects")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "first"),
+    [
+        ({"input": ["text " * 20] * 1000}, 200, "object"),
+        ({"inputs": [{"text": "text " * 20}] * 1000}, 200, "embeddings"),
+        ({"input": [1] * 70_000}, 400, "error"),
+        ({"inputs": [{}] * 70_000}, 422, "detail"),
+        ({"input": "text " * 20_000}, 200, "object"),
+        (b'{"input": "' + b"a" * 70_000, 400, "error"),
+        (b"\xff" * 70_000, 400, "error"),
+    ],
+    ids=str,
+)
+def test_a_large_body_is_read_by_its_own_dialect(body: object, status: int, first: str):
+    reply = ask(door(*REAL.values()), body, content_type="application/json")
+    assert reply.status == status
+    assert next(iter(json.loads(reply.body))) == first
+
+
+def test_a_large_body_of_another_type_is_refused():
+    reply = ask(door(*REAL.values()), {"input": "a" * 70_000}, content_type="text/plain")
+    assert reply.status == 415

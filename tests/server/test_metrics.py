@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import asyncio
 import re
 import threading
-import time
 
 import msgspec
 import pytest
@@ -13,7 +11,8 @@ from serving import CARD, running
 from omnivec.core.nouns import Result, Timing, Usage
 from omnivec.core.seams import Watch
 from omnivec.server.exposition import Exposition
-from omnivec.server.metrics import COARSE, Histogram, Metrics
+from omnivec.server.histogram import Histogram
+from omnivec.server.metrics import COARSE, Metrics
 
 
 def samples(text: str) -> dict[tuple, float]:
@@ -166,17 +165,14 @@ def test_what_the_engine_knows_is_asked_at_the_scrape():
     assert found["process_resident_memory_bytes",] > 0
 
 
-def test_the_loops_lag_is_measured():
-    async def main() -> float:
-        metrics = Metrics()
-        follower = asyncio.create_task(metrics.follow_lag(0.01))
-        await asyncio.sleep(0.005)
-        time.sleep(0.2)  # noqa: ASYNC251 - the loop is to be blocked
-        await asyncio.sleep(0.001)
-        follower.cancel()
-        return metrics.lag
-
-    assert asyncio.run(main()) > 0.1
+def test_the_loops_lag_is_told():
+    metrics = Metrics()
+    metrics.lag.note(1.0, 0.007)
+    metrics.lag.note(1.1, 0.0)
+    found = scrape(metrics)
+    assert found["omnivec_event_loop_lag_seconds",] == 0.007
+    assert found["omnivec_event_loop_delay_seconds_bucket", "le", "0.005"] == 1
+    assert found["omnivec_event_loop_delay_seconds_bucket", "le", "0.01"] == 2
 
 
 def test_all_of_it_moves_over_http_and_no_label_is_a_clients_word():

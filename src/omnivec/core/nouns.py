@@ -16,6 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from omnivec.core.outline import Outline
+
 Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Overflow: TypeAlias = Literal["truncate", "refuse"]
@@ -37,7 +39,8 @@ class Call(msgspec.Struct, frozen=True):
     """What arrived: a method, a path without its prefix, and a body that nobody has read.
 
     `memo` is where a dialect's `decode` leaves what its `encode` needs and the task does not
-    carry, so that no body is read twice.
+    carry, so that no body is read twice. `outline` is there when the body is large: it must
+    not be decoded in one step then.
     """
 
     method: str
@@ -48,6 +51,7 @@ class Call(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}  # names in lower case
     limits: Limits = Limits()
     memo: dict[str, Any] = {}
+    outline: Outline | None = None
 
 
 class Reply(msgspec.Struct, frozen=True):

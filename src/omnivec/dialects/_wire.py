@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,7 +21,8 @@ from msgspec import Meta
 
 from omnivec.core import errors
 from omnivec.core.errors import BadRequest, Fault, ModelFailed, Unsupported, WrongType
-from omnivec.core.nouns import Call, Card, Floats, Overflow, Relevance, Reply, Result
+from omnivec.core.nouns import Call, Floats, Overflow, Relevance, Reply, Result
+from omnivec.core.outline import BLOCK, Outline, read_text
 
 T = TypeVar("T")
 
@@ -48,7 +49,9 @@ ModelName = Annotated[
 def read(call: Call, shape: type[T]) -> T:
     """The body as `shape`. Raises WrongType, or BadRequest with the field's path."""
     _check_type(call.headers.get("content-type", ""))
-    if not call.body.strip():
+    if call.outline is not None:
+        return _read_large(call.outline, shape, call.limits.items + 1)
+    if not call.body or call.body.isspace():
         raise BadRequest("The body is empty; it must be a JSON object.")
     try:
         if not call.body.isascii():
@@ -58,29 +61,93 @@ def read(call: Call, shape: type[T]) -> T:
     return _decoded(call.body, shape, "", strict=False)
 
 
-def read_field(raw: bytes | msgspec.Raw, shape: Any, field: str) -> Any:
+def _read_large(outline: Outline, shape: type[T], most: int) -> T:
+    """The same, in steps. A long array has its first `most` items; one that `shape` leaves
+    unread is empty there, as `read_items` reads it from the outline."""
+    kinds = {field.encode_name: field for field in msgspec.structs.fields(shape)}  # type: ignore[arg-type] # requests are structs
+    apart = [name for name in kinds if outline.is_long(name)]
+    request = _decoded(outline.rest(apart), shape, "", strict=False)
+    for name in apart:
+        field = kinds[name]
+        if field.type is not msgspec.Raw:
+            items = [
+                item
+                for first, items in read_items(outline, name, field.type, most, strict=False)
+                for item in items
+            ]
+            setattr(request, field.name, items)
+    return request
+
+
+def read_items(
+    outline: Outline,
+    name: str,
+    shape: Any,
+    most: int,
+    *,
+    strict: bool = True,
+    told: Callable[[BadRequest], BadRequest] = lambda fault: fault,
+) -> Iterator[tuple[int, list[Any]]]:
+    """The first `most` items of a long array of that type, some at a time, each time with the
+    number of the first. Raises BadRequest with the item's path, as `told` words it."""
+    alone = outline.count(name) == 1
+    for group in outline.groups(name, most):
+        try:
+            items = _group(group.text, shape, name, strict=strict)
+        except BadRequest as fault:
+            raise told(_moved(fault, name, group.first)) from None
+        if len(items) != group.size and not alone:
+            raise _invalid()
+        yield group.first, items
+
+
+def _group(text: bytes, shape: Any, name: str, *, strict: bool) -> list[Any]:
+    if len(text) > BLOCK and text[1:-1].strip()[:1] == b'"' and shape != list[msgspec.Raw]:
+        return [read_field(text[1:-1].strip(), str, name)]
+    return _decoded(text, shape, name, strict=strict)
+
+
+def _moved(fault: BadRequest, name: str, first: int) -> BadRequest:
+    """The fault of a group's item, as that of the whole array's."""
+    number, bracket, after = (fault.param or "").removeprefix(f"{name}[").partition("]")
+    if not bracket or not number.isdecimal():
+        return fault
+    param = f"{name}[{first + int(number)}]{after}"
+    return BadRequest(fault.message.replace(f"`{fault.param}`", f"`{param}`"), param=param)
+
+
+def read_field(raw: bytes | memoryview | msgspec.Raw, shape: Any, field: str) -> Any:
     """A field that was left unread at first. Unlike `read`, refuses a number that is written
     as a string. Raises BadRequest with the field's path."""
     return _decoded(raw, shape, field, strict=True)
 
 
-def _decoded(raw: bytes | msgspec.Raw, shape: type[T], field: str, *, strict: bool) -> T:
+def _decoded(
+    raw: bytes | memoryview | msgspec.Raw, shape: type[T], field: str, *, strict: bool
+) -> T:
     try:
+        if shape is str and isinstance(raw, bytes) and len(raw) > BLOCK and raw[:1] == b'"':
+            return read_text(raw)  # type: ignore[return-value] # T is str
         return msgspec.json.decode(raw, type=shape, strict=strict)
     except msgspec.ValidationError as error:
         raise _refusal(str(error), field) from None
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
     except msgspec.DecodeError:
-        raise BadRequest(
-            "The body must be one valid JSON object in UTF-8, without NaN, Infinity or lone "
-            "surrogates."
-        ) from None
+        raise _invalid() from None
+
+
+def _invalid() -> BadRequest:
+    return BadRequest(
+        "The body must be one valid JSON object in UTF-8, without NaN, Infinity or lone surrogates."
+    )
 
 
 def _check_type(header: str) -> None:
     """No type at all is let through, as plain HTTP clients send none; the types that a
     foreign web page may post without asking first (text/plain, forms) are not."""
+    if header == "application/json":
+        return  # nearly every request
     essence, *parameters = [part.strip() for part in header.lower().split(";")]
     json = essence == "application/json" or re.fullmatch(r"application/\S+\+json", essence)
     if essence and not json:
@@ -199,16 +266,46 @@ def window(tokens: int | None, field: str) -> int | None:
 # ── writing ──────────────────────────────────────────────────────────────────────────────
 
 
+_JSON = MappingProxyType({"content-type": "application/json"})
+
+
 def write(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """numpy rows are written directly; float32 with the shortest digits that read back."""
     body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Reply(body, status, {"content-type": "application/json", **(headers or {})})
+    return Reply(body, status, {**_JSON, **headers} if headers else _JSON)
+
+
+def write_lists(value: Mapping[str, Any], *names: str) -> Reply:
+    """`write` for an object whose fields `names` may be long lists; those of many items are
+    written some at a time."""
+    long = [name for name in names if len(value[name]) > STRIDE]
+    if not long:
+        return write(value)
+    tail = orjson.dumps({**value, **dict.fromkeys(long, ())}, option=orjson.OPT_SERIALIZE_NUMPY)
+    pieces: list[bytes] = []
+    for name in sorted(long, key=list(value).index):
+        mark = b'"%b":[' % name.encode()  # the first that is no part of a text
+        head, mark, tail = tail.partition(mark)
+        pieces += [head, mark, *_pieces(value[name])]
+    return Reply(b"".join([*pieces, tail]))
+
+
+def _pieces(entries: list[Any]) -> Iterable[bytes]:
+    for at in range(0, len(entries), STRIDE):
+        yield b"," if at else b""
+        some = entries[at : at + STRIDE]
+        yield orjson.dumps(some, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+
+
+STRIDE = 16
+"""Entries that are written in one step: of vectors, some thousand numbers."""
 
 
 def row(vector: Floats) -> Any:
     """A float32 [d] as `write` takes it. Raises ModelFailed where it is not finite, which
     JSON would turn into null."""
-    if not np.isfinite(vector).all():
+    # one pass without a temporary; what overflows in the sum of squares is looked at closely
+    if not math.isfinite(np.vdot(vector, vector)) and not np.isfinite(vector).all():
         raise ModelFailed("The model gave a vector that is not finite.")
     return np.ascontiguousarray(vector, dtype=np.float32)
 
@@ -299,73 +396,3 @@ def locate(param: str | None, fields: Mapping[str, str]) -> str | None:
         return None
     head, bracket, rest = param.partition("[")
     return fields.get(head, head) + bracket + rest
-
-
-# ── models ───────────────────────────────────────────────────────────────────────────────
-
-
-class ModelEntry(TypedDict):
-    """One model, in words that OpenAI's, SIE's and Infinity's clients each find theirs in."""
-
-    id: Annotated[str, Meta(examples=["sentence-transformers/all-MiniLM-L6-v2"])]
-    object: Literal["model"]
-    created: Annotated[int, Meta(description="Unix seconds.")]
-    owned_by: str
-    name: Annotated[str, Meta(description="The same as id.")]
-    inputs: Annotated[list[str], Meta(description='Of "text", "image".')]
-    outputs: Annotated[list[str], Meta(description='Of "dense", "score".')]
-    dims: Annotated[dict[str, int], Meta(examples=[{"dense": 384}])]
-    dimensions: Annotated[int | None, Meta(description="The length of a whole vector.")]
-    loaded: bool
-    max_sequence_length: Annotated[int | None, Meta(description="In tokens.")]
-    max_model_len: Annotated[int | None, Meta(description="The same, as vLLM calls it.")]
-    profiles: dict[str, dict[str, bool]]
-    tasks: Annotated[list[str], Meta(description='Of "encode", "score".')]
-    capabilities: Annotated[list[str], Meta(description='Of "embed", "rerank".')]
-    state: Literal["available", "loading", "loaded", "failed"]
-    scoring: Annotated[str, Meta(description='How "score" is answered, "cosine" for one.')]
-    architecture: str
-    pooling: str
-    prompts: Annotated[list[str], Meta(description="Names that prompt_name takes.")]
-    aliases: list[str]
-    revision: str | None
-    backend: Annotated[str, Meta(description="The runtime that holds the model open.")]
-    device: str
-    dtype: str
-    stats: Annotated[dict[str, int], Meta(description="Empty; Infinity's client wants it.")]
-
-
-_OUTPUTS = {"encode": "dense", "score": "score"}
-_CAPABILITIES = {"encode": "embed", "score": "rerank"}
-
-
-def model_entry(card: Card) -> ModelEntry:
-    """`Card.reason` stays here: it may name files of this machine."""
-    return ModelEntry(
-        id=card.name,
-        object="model",
-        created=card.created,
-        owned_by="omnivec",
-        name=card.name,
-        inputs=list(card.modalities),
-        outputs=[_OUTPUTS[task] for task in card.tasks],
-        dims={"dense": card.dims} if card.dims and "encode" in card.tasks else {},
-        dimensions=card.dims,
-        loaded=card.state == "loaded",
-        max_sequence_length=card.max_tokens,
-        max_model_len=card.max_tokens,
-        profiles={"default": {"is_default": True}},
-        tasks=list(card.tasks),
-        capabilities=[_CAPABILITIES[task] for task in card.tasks],
-        state=card.state,
-        scoring=card.scoring,
-        architecture=card.architecture,
-        pooling=card.pooling,
-        prompts=sorted(card.prompts),
-        aliases=list(card.aliases),
-        revision=card.revision,
-        backend=card.runtime,
-        device=card.device,
-        dtype=card.dtype,
-        stats={},
-    )

@@ -22,8 +22,9 @@ from omnivec.core.nouns import (
     Tokens,
     Vectors,
 )
+from omnivec.core.outline import VALUES
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _wire
+from omnivec.dialects import _models, _wire
 
 # ── wire types ───────────────────────────────────────────────────────────────────────────
 
@@ -129,8 +130,8 @@ class ModelList(TypedDict):
     entries."""
 
     object: Literal["list"]
-    data: list[_wire.ModelEntry]
-    models: list[_wire.ModelEntry]
+    data: list[_models.ModelEntry]
+    models: list[_models.ModelEntry]
 
 
 # ── embeddings ───────────────────────────────────────────────────────────────────────────
@@ -152,11 +153,14 @@ def decode_embeddings(call: Call) -> Task:
     request = _read(call)
     _check_formats(request)
     call.memo["packed"] = _packed(request.encoding_format)
+    if _is_plain(request):
+        parts = _inputs(call, request)
+        return Encode(tuple([Item((part,)) for part in parts]), _wire.model_name(request.model))
     instruction = _wire.given(_wish(request, "instruction"))
     normalize = _wish(request, "normalize")
     tokens = _wire.window(_wish(request, "truncate_prompt_tokens"), "truncate_prompt_tokens")
     overflow = _wire.overflow(_wish(request, "truncate", "truncation"), "truncate")
-    parts = _parts(bytes(request.input), call.limits.items)
+    parts = _inputs(call, request)
     return Encode(
         items=tuple(Item((part,), instruction) for part in parts),
         model=_wire.model_name(request.model),
@@ -183,6 +187,15 @@ def _bad_dimensions() -> Unsupported:
         "`dimensions` must be an integer from 1 to the length of the model's vectors.",
         param="dimensions",
     )
+
+
+_NONE = (None,) * len(Wishes.__struct_fields__)
+
+
+def _is_plain(request: EmbeddingRequest) -> bool:
+    """Whether nothing is asked beyond OpenAI's own fields: nearly every request."""
+    wishes = msgspec.structs.astuple(request)[: len(_NONE)]  # they come before a subclass's own
+    return wishes == _NONE and request.extra_body is None
 
 
 def _dims(request: EmbeddingRequest) -> int | None:
@@ -243,6 +256,36 @@ def _parts(raw: bytes, most: int) -> list[Part]:
     return [Text(item) if isinstance(item, str) else Tokens(item) for item in items]
 
 
+_MOST_IDS = 2**19
+"""Token ids that one request may have. OpenAI's own limit is 300,000."""
+
+
+def _inputs(call: Call, request: _Unread) -> list[Part]:
+    """The parts; those of a large body's long `input` are read a few at a time."""
+    outline, most = call.outline, call.limits.items
+    if outline is None or not outline.is_long("input"):
+        return _parts(bytes(request.input), most)
+    first = _FIRST.match(outline.head("input"))
+    if first is not None and first[1] in b"-0123456789":
+        _check_ids(outline.count("input"), VALUES, "input")
+        return [Tokens(_read_input(outline.view("input"), tuple[TokenId, ...]))]
+    if (count := outline.count("input")) > most:
+        _wire.check_count(count, most, "input")
+    parts: list[Part] = []
+    ids = 0
+    for _, items in _wire.read_items(outline, "input", list[str | _Ids], most, told=_misfit):
+        parts += [Text(item) if isinstance(item, str) else Tokens(item) for item in items]
+        ids += sum(len(item) for item in items if not isinstance(item, str))
+        _check_ids(ids, _MOST_IDS, "input")
+    _wire.check_count(len(parts), most, "input")
+    return parts
+
+
+def _check_ids(count: int, most: int, field: str) -> None:
+    if count > most:
+        raise BadRequest(f"`{field}` must have at most {most} token ids.", param=field)
+
+
 def _least(raw: bytes, most: int) -> int:
     """How many items an array of texts and token arrays has at least, from its bytes."""
     quotes = raw.count(b'"') - raw.count(b'\\"')  # fewer than all where a text ends in a backslash
@@ -252,23 +295,27 @@ def _least(raw: bytes, most: int) -> int:
     return _STRING.sub(b"", raw).count(b"[") - 1 if quotes and arrays > most else arrays
 
 
-def _read_input(raw: bytes, shape: Any) -> Any:
+def _read_input(raw: bytes | memoryview, shape: Any) -> Any:
     try:
         return _wire.read_field(raw, shape, "input")
     except BadRequest as fault:
-        if fault.param is None:
-            raise
-        raise BadRequest(
-            f"`{fault.param}` does not fit: `input` must be a string, an array of strings, an "
-            "array of token ids (integers of at least 0), or an array of such arrays, none empty.",
-            param=fault.param,
-        ) from None
+        raise _misfit(fault) from None
+
+
+def _misfit(fault: BadRequest) -> BadRequest:
+    if fault.param is None:
+        return fault
+    return BadRequest(
+        f"`{fault.param}` does not fit: `input` must be a string, an array of strings, an "
+        "array of token ids (integers of at least 0), or an array of such arrays, none empty.",
+        param=fault.param,
+    )
 
 
 def encode_embeddings(call: Call, task: Task, result: Result) -> Reply:
     written = _wire.pack if call.memo["packed"] else _wire.row
     vectors = [output.dense for output in result.outputs if isinstance(output, Vectors)]
-    return _wire.write(
+    return _wire.write_lists(
         EmbeddingList(
             object="list",
             data=[
@@ -278,6 +325,7 @@ def encode_embeddings(call: Call, task: Task, result: Result) -> Reply:
             model=task.model or result.card.name,
             usage=_wire.usage(result),
         ),
+        "data",
     )
 
 
@@ -289,7 +337,7 @@ def decode_models(_call: Call) -> Task:
 
 
 def encode_models(_call: Call, _task: Task, result: Result) -> Reply:
-    entries = [_wire.model_entry(card) for card in result.cards]
+    entries = [_models.model_entry(card) for card in result.cards]
     return _wire.write(ModelList(object="list", data=entries, models=entries))
 
 
@@ -298,7 +346,7 @@ def decode_model(call: Call) -> Task:
 
 
 def encode_model(_call: Call, _task: Task, result: Result) -> Reply:
-    return _wire.write(_wire.model_entry(result.cards[0]))
+    return _wire.write(_models.model_entry(result.cards[0]))
 
 
 # ── faults ───────────────────────────────────────────────────────────────────────────────
@@ -338,7 +386,7 @@ class OpenAI:
             decode=decode_model,
             encode=encode_model,
             summary="Describe one model.",
-            response=_wire.ModelEntry,
+            response=_models.ModelEntry,
         ),
     )
 

@@ -154,7 +154,7 @@ def decode_rerank(call: Call) -> Task:
     request = _wire.read(call, _Unread)
     call.memo["request"] = (_top(request), request.return_documents)
     most = call.limits.items
-    documents = _list(bytes(request.documents), "documents", most)
+    documents = _long_list(call) or _list(bytes(request.documents), "documents", most)
     _wire.check_count(len(documents), most, "documents")
     tokens = _wire.window(request.truncate_prompt_tokens, "truncate_prompt_tokens")
     wish = request.truncate if request.truncate is not None else request.truncation
@@ -234,6 +234,15 @@ def _list(raw: bytes, field: str, most: int) -> list[msgspec.Raw]:
     return cast("list[msgspec.Raw]", items)
 
 
+def _long_list(call: Call) -> list[msgspec.Raw]:
+    """The items of a large body's long `documents`, as `_list`; none where it is not long."""
+    outline, most = call.outline, call.limits.items
+    if outline is None or not outline.is_long("documents"):
+        return []
+    found = _wire.read_items(outline, "documents", list[msgspec.Raw], most + 1)
+    return [item for _, items in found for item in items]
+
+
 def _fields(given: Fields, names: list[str], field: str) -> str:
     """Cohere's rule: the named fields, each on a line of its own."""
     found = [(name, text) for name in names if (text := _string(given, name)) is not None]
@@ -300,7 +309,7 @@ def encode_rerank(version: str | None, call: Call, task: Task, result: Result) -
         usage=_wire.usage(result),
         meta=_meta(version or "1", len(task.items), result),
     )
-    return _wire.write(reply)
+    return _wire.write_lists(reply, "results", "data")
 
 
 def _text(item: Item) -> str:

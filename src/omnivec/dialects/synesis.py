@@ -28,7 +28,7 @@ from omnivec.core.nouns import (
     Vectors,
 )
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _wire
+from omnivec.dialects import _models, _wire
 
 # ── wire types ───────────────────────────────────────────────────────────────────────────
 
@@ -156,7 +156,7 @@ class SynesisModels(TypedDict):
     """Every model served."""
 
     object: Literal["list"]
-    data: list[_wire.ModelEntry]
+    data: list[_models.ModelEntry]
 
 
 # ── what is asked ────────────────────────────────────────────────────────────────────────
@@ -210,7 +210,7 @@ def encode_embeddings(_call: Call, _task: Task, result: Result) -> Reply:
     embeddings = [
         IndexedEmbedding(index=i, embedding=_wire.row(vector)) for i, vector in enumerate(vectors)
     ]
-    return _wire.write(SynesisEmbeddings(embeddings=embeddings, usage=usage))
+    return _wire.write_lists(SynesisEmbeddings(embeddings=embeddings, usage=usage), "embeddings")
 
 
 def _vectors(result: Result) -> list[Any]:
@@ -261,7 +261,7 @@ def encode_rerank(call: Call, task: Task, result: Result) -> Reply:
         returned_count=len(results),
         **_spent(result),
     )
-    return _wire.write(SynesisRanking(results=results, usage=usage))
+    return _wire.write_lists(SynesisRanking(results=results, usage=usage), "results")
 
 
 def _echo(item: Item) -> EchoedContent:
@@ -305,7 +305,7 @@ def decode_models(_call: Call) -> Task:
 
 
 def encode_models(_call: Call, _task: Task, result: Result) -> Reply:
-    data = [_wire.model_entry(card) for card in result.cards]
+    data = [_models.model_entry(card) for card in result.cards]
     return _wire.write(SynesisModels(object="list", data=data))
 
 

@@ -58,7 +58,7 @@ class Feed:
         self._split = split
         self._units: Sequence[Unit] | None = None
         self._next = 0
-        self._made: deque[tuple[Order, int, list[Features]]] = deque()
+        self._made: list[tuple[Order, int, list[Features]]] = []  # of the chunk to be queued
         self.due = self._due(first)
 
     def _due(self, chunk: int) -> float:
@@ -84,7 +84,7 @@ class Feed:
 
     def queue(self) -> bool:
         """Queue what was prepared. Whether there is more to do."""
-        order, places, features = self._made.popleft()
+        order, places, features = self._made.pop()
         if features:
             self._batcher.submit(order, features, 0)
             self._job.cost = order.cost

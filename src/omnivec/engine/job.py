@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from omnivec.core.errors import Fault
@@ -28,6 +31,40 @@ class Caller(Protocol):
     def fail(self, fault: Fault) -> None: ...
 
 
+class Mailbox:
+    """What other threads have for the jobs of one event loop: one wake-up of the loop delivers
+    all that came until then, so a batch of many requests costs one and not one for each."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._letters: deque[Callable[[], None]] = deque()
+        self._rung = False
+
+    def post(self, letter: Callable[[], None]) -> None:
+        """Call it on the loop, which may be closed already when a server is shutting down."""
+        self._letters.append(letter)
+        if not self._rung and not self.loop.is_closed():
+            self._rung = True
+            self.loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._rung = False  # first, so that what comes during the delivery rings again
+        while self._letters:
+            self._letters.popleft()()
+
+
+_here = threading.local()
+
+
+def _mailbox() -> Mailbox:
+    """That of the running loop, of which a thread has one at a time."""
+    loop = asyncio.get_running_loop()
+    found: Mailbox | None = getattr(_here, "mailbox", None)
+    if found is None or found.loop is not loop:
+        found = _here.mailbox = Mailbox(loop)
+    return found
+
+
 class Job:
     """Filled by one thread at a time, under a lock of theirs; awaited on the event loop.
 
@@ -48,8 +85,8 @@ class Job:
         self.inference = 0.0
         self.outputs: list[Output | None] = [None] * items
         self._pending = items
-        self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[Sequence[Output]] = self._loop.create_future()
+        self._mailbox = _mailbox()
+        self._done: asyncio.Future[Sequence[Output]] = self._mailbox.loop.create_future()
 
     async def wait(self) -> Sequence[Output]:
         """The outputs in order. Raises the first fault. Cancelled: the items leave the queue."""
@@ -75,16 +112,11 @@ class Job:
         self.inference = max(self.inference, seconds)
         self._pending -= 1
         if not self._pending:
-            self._call(self._finish)
+            self._mailbox.post(self._finish)
 
     def fail(self, fault: Fault) -> None:
         self.gone = True
-        self._call(self._fail, fault)
-
-    def _call(self, callback: object, *arguments: object) -> None:
-        """On the event loop, which may be closed already when a server is shutting down."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback, *arguments)  # type: ignore[arg-type]
+        self._mailbox.post(partial(self._fail, fault))
 
     def _finish(self) -> None:
         if not self._done.done():
@@ -105,4 +137,5 @@ class Entry:
     job: Caller = field(compare=False)
     index: int = field(compare=False)
     features: Features = field(compare=False)
+    heavy: bool = field(default=False, compare=False)
     alone: bool = field(default=False, compare=False)

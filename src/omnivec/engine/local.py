@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import msgspec
-
 from omnivec.core.errors import BadRequest, UnknownModel, Unsupported
 from omnivec.core.nouns import (
     Card,
@@ -30,7 +28,10 @@ from omnivec.engine.job import Job
 from omnivec.engine.outputs import cosine, finish, relevance
 from omnivec.engine.resident import Resident
 from omnivec.engine.store import Store
-from omnivec.engine.work import Splitter, check_dims, letters
+from omnivec.engine.work import Splitter, check_dims, is_short, letters
+
+MANY = 128
+"""Outputs that are cut and normalised on the event loop at most."""
 
 
 class LocalEngine:
@@ -96,14 +97,16 @@ class LocalEngine:
         batcher.admit(len(task.items) + asked)
         job = Job(len(task.items) + asked, asked)
         split = partial(self._splitter.units, task, card)
-        first = letters(task.items[:CHUNK])
-        self._intake.put(Feed(batcher, resident.memory, job, split, first))
-        outputs = await job.wait()
+        feed = Feed(batcher, resident.memory, job, split, letters(task.items[:CHUNK]))
+        self._intake.put(feed, short=is_short(task) and not resident.memory.waits)
+        outputs = await self._joined(task, card, await job.wait())
         seconds = time.monotonic() - job.arrived
-        return msgspec.structs.replace(
-            self._join(task, card, outputs),
-            usage=Usage(tokens=job.tokens, items=len(task.items), truncated=job.cut),
+        return Result(
+            card=card,
+            outputs=outputs,
+            usage=Usage(job.tokens, len(task.items), job.cut),
             timing=Timing(seconds, job.prepare, job.queue, job.inference),
+            dims=_length(outputs),
             ignored=_ignored(task, card),
         )
 
@@ -135,22 +138,36 @@ class LocalEngine:
 
     # ── joining ──────────────────────────────────────────────────────────────────────────
 
-    def _join(self, task: Encode | Score, card: Card, outputs: Sequence[Output]) -> Result:
-        if isinstance(task, Score):
-            if card.scoring == "cross-encoder":
-                return Result(card=card, outputs=tuple(outputs))
-            dense = [output.dense for output in outputs if isinstance(output, Vectors)]
-            return Result(card=card, outputs=tuple(relevance(cosine(dense[0], dense[1:]))))
-        dims = task.dims or self._default_dims(card)
+    async def _joined(
+        self, task: Encode | Score, card: Card, outputs: Sequence[Output]
+    ) -> tuple[Output, ...]:
+        """`_join`, off the event loop where it takes longer than going there and back."""
+        if len(outputs) <= MANY:
+            return self._join(task, card, outputs)
+        return await asyncio.to_thread(self._join, task, card, outputs)
+
+    def _join(
+        self, task: Encode | Score, card: Card, outputs: Sequence[Output]
+    ) -> tuple[Output, ...]:
+        """The model's outputs as the answers to the task's items."""
+        if isinstance(task, Score) and card.scoring == "cross-encoder":
+            return tuple(outputs)
         dense = [output.dense for output in outputs if isinstance(output, Vectors)]
+        if isinstance(task, Score):
+            return tuple(relevance(cosine(dense[0], dense[1:])))
+        dims = task.dims or self._default_dims(card)
         matrix = finish(dense, dims, normalize=task.normalize)
-        rows = tuple(Vectors(dense=row) for row in matrix)
-        return Result(card=card, outputs=rows, dims=matrix.shape[1])
+        return tuple(Vectors(dense=row) for row in matrix)
 
     def _default_dims(self, card: Card) -> int | None:
         """The setting, as far as the model's vectors are that long."""
         wanted = self._settings.default_dims
         return wanted if wanted is None or card.dims is None else min(wanted, card.dims)
+
+
+def _length(outputs: Sequence[Output]) -> int | None:
+    first = outputs[0]
+    return len(first.dense) if isinstance(first, Vectors) else None
 
 
 _ABILITY = {"encode": "make embeddings", "score": "rerank"}

@@ -71,6 +71,11 @@ class Memory:
         self._tickets: dict[Unit, Ticket] = {}
         self._lock = threading.Lock()  # may be taken under the batcher's, never around it
 
+    @property
+    def waits(self) -> bool:
+        """Whether a claim may wait for the disk."""
+        return self._store is not None
+
     def claim(
         self, job: Job, units: Sequence[Unit], first: int, due: Callable[[Job, int], float]
     ) -> Order:
@@ -180,8 +185,8 @@ class Order:
             self._memory.settle(ticket, outcome, started, seconds)
             return
         answer = Answer(outcome, features.tokens, features.cut)
+        self._memory.keep(ticket, answer)  # first: whoever is answered may close the store
         self._memory.settle(ticket, answer, started, seconds)
-        self._memory.keep(ticket, answer)
 
     def refuse(self, fault: Fault) -> None:
         """Preparing raised this. A fault of one unit (`[3]`) ends that ticket alone, and those

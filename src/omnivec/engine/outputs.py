@@ -23,13 +23,17 @@ def finish(vectors: Sequence[Floats], dims: int | None, *, normalize: bool) -> F
     Decision 13's order. A vector of zeros, which a static model makes of an empty text,
     stays zero.
     """
-    matrix = np.stack(vectors).astype(np.float32, copy=False)
-    if dims is not None:
-        matrix = matrix[:, :dims]
+    if len(vectors) == 1:  # nearly every request, and a fifth of the time
+        row = np.asarray(vectors[0], np.float32)[:dims]
+        return (row / _length(row) if normalize else np.ascontiguousarray(row))[None]
+    matrix = np.stack(vectors).astype(np.float32, copy=False)[:, :dims]
     if normalize:
-        norms = np.sqrt(np.einsum("nd,nd->n", matrix, matrix))[:, None]
-        matrix = matrix / np.maximum(norms, np.float32(1e-12))
+        matrix = matrix / np.array([_length(row) for row in matrix], np.float32)[:, None]
     return np.ascontiguousarray(matrix)
+
+
+def _length(row: Floats) -> float:
+    return max(1e-12, math.sqrt(np.vdot(row, row)))
 
 
 def cosine(query: Floats, documents: Sequence[Floats]) -> list[float]:

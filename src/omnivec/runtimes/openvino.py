@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 1024
 SMALL = 512 * 2**20
-"""Bytes of weights up to which a model is held twice, for throughput and for latency."""
+"""Bytes of weights up to which a model is held twice, for throughput and for latency; larger
+ones up to one PART of the memory that there is."""
+PART = 8
 KERNELS = 256  # kept for each stream; without an end, each new shape costs 1 MB for good
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
@@ -76,7 +78,8 @@ class OpenVINO:
                 "do not fit each other"
             ) from error
         weights.rest()
-        if streams > 1 and sum(file.stat().st_size for file in checkpoint.weights()) <= SMALL:
+        size = sum(file.stat().st_size for file in checkpoint.weights())
+        if streams > 1 and size <= max(SMALL, installed() // PART):
             session.widen(
                 lambda: core.compile_model(model, "CPU", _wishes(chosen, 1)), weights.rest
             )
@@ -256,6 +259,19 @@ def cores() -> int:
     """The cores that this process may use: its affinity, and a container's CPU quota."""
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, min(allowed, _quota()))
+
+
+@cache
+def installed() -> int:
+    """Bytes of memory that this process may use: the machine's, or a container's limit."""
+    try:
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):  # unknown here
+        return 0
+    try:
+        return min(pages, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
+    except (OSError, ValueError):  # no cgroup v2, or no limit
+        return pages
 
 
 def _quota() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from omnivec.core.errors import Overloaded, TooLarge, WrongType
 from omnivec.core.nouns import Call, Reply
 from omnivec.core.settings import Settings
 from omnivec.server.door import Door
+from omnivec.server.exchange import Exchange
 from omnivec.server.exposition import Exposition
 from omnivec.server.metrics import Metrics
 from omnivec.server.openapi import document
@@ -74,13 +76,13 @@ class Application:
     @contextlib.asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
         startup, shutdown = self._hooks
-        lag = asyncio.create_task(self.door.metrics.follow_lag())
+        self.door.metrics.lag.start()
         if startup is not None:
             await startup()
         try:
             yield
         finally:
-            lag.cancel()
+            self.door.metrics.lag.stop()
             if shutdown is not None:
                 await shutdown()
 
@@ -194,12 +196,13 @@ class Visitor:
                     pass
 
     async def _rest(self, first: bytes) -> bytes:
-        chunks, more = [first], True
+        whole, more = io.BytesIO(), True  # joining pieces at the end would keep the loop
+        whole.write(first)
         while more:
             message = await self._next()
-            chunks.append(self._take(message))
+            whole.write(self._take(message))
             more = message.get("more_body", False)
-        return b"".join(chunks)
+        return whole.getvalue()
 
     def _take(self, message: Mapping[str, Any]) -> bytes:
         """A piece of the body, counted."""
@@ -232,6 +235,8 @@ class Visitor:
 
 
 async def _send(send: Send, reply: Reply, visitor: Visitor) -> None:
+    if _sent_whole(send, reply, visitor):
+        return
     headers = [
         (name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()
     ]
@@ -245,6 +250,14 @@ async def _send(send: Send, reply: Reply, visitor: Visitor) -> None:
     await send({"type": "http.response.body", "body": reply.body, "more_body": True})
     await visitor.discard()
     await send({"type": "http.response.body"})
+
+
+def _sent_whole(send: Send, reply: Reply, visitor: Visitor) -> bool:
+    """Whether our own protocol, whose `send` this is, took the reply in one piece."""
+    exchange = getattr(send, "__self__", None)
+    if visitor.refused or not isinstance(exchange, Exchange):
+        return False
+    return exchange.answer(reply.status, reply.headers, reply.body)
 
 
 def _headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -14,8 +14,10 @@ import msgspec
 
 from omnivec.core.errors import BadRequest, Fault, Loading, ModelFailed, Unauthorized
 from omnivec.core.nouns import Call, Describe, Limits, Reply, Result
+from omnivec.core.outline import VALUES, MalformedError, Outline
 from omnivec.core.seams import Dialect, Endpoint, Engine
 from omnivec.core.settings import Settings
+from omnivec.server.aside import LARGE_BODY, LARGE_REPLY, Aside
 from omnivec.server.auth import OPEN, Hosts, Keys, challenge
 from omnivec.server.metrics import Metrics, Traffic
 from omnivec.server.routes import NotAllowed, Table
@@ -96,6 +98,7 @@ class Door:
         self.keys = Keys(settings.api_keys)
         self.limits = Limits(items=settings.max_items, dims=settings.default_dims)
         self.draining = False
+        self._aside = Aside()
         self._hosts = Hosts(settings.host, keyed=bool(self.keys))
         self._table: Table[Route] = Table()
         self._routes: dict[tuple[str, str], Route] = {}
@@ -161,18 +164,43 @@ class Door:
         blamed = self._blamed(route)
         visit.dialect = blamed.dialect
         visit.body = body = call.body if read is None else await read()
-        operation = _choose(route, body, blamed)
+        outline = await self._outlined(call, body)
+        operation = _choose(route, body if outline is None else outline, blamed)
         visit.dialect, endpoint = operation.dialect, operation.endpoint
         visit.endpoint = endpoint
         path = call.path[len(operation.prefix) :]
-        inner = Call(call.method, path, body, params, call.query, call.headers, self.limits)
-        task = endpoint.decode(inner)
+        inner = Call(
+            call.method,
+            path,
+            body,
+            params,
+            call.query,
+            call.headers,
+            self.limits,
+            outline=outline,
+        )
+        if outline is None:
+            task = endpoint.decode(inner)
+        else:
+            task = await self._aside.run(endpoint.decode, inner)
         visit.model = task.model
         before = time.perf_counter()
         visit.result = result = await self.engine.run(task)
         if endpoint.counted is not None:
             self.metrics.worked(endpoint.counted, result, time.perf_counter() - before)
-        return endpoint.encode(inner, task, result)
+        if outline is None and len(result.outputs) * (result.dims or 1) <= LARGE_REPLY:
+            return endpoint.encode(inner, task, result)
+        return await self._aside.run(endpoint.encode, inner, task, result)
+
+    async def _outlined(self, call: Call, body: bytes) -> Outline | None:
+        """A large body's parts; None for a small one. Raises BadRequest, TooLarge."""
+        if len(body) <= LARGE_BODY or call.method != "POST":
+            return None
+        self.metrics.lag.hurry()
+        try:
+            return await self._aside.run(Outline, body, max(2 * VALUES, 2 * self.limits.items))
+        except MalformedError:
+            raise BadRequest("The body must be one valid JSON object in UTF-8.") from None
 
     async def cards(self) -> Result:
         """What is served, as the engine describes it."""
@@ -248,14 +276,14 @@ class Door:
         return reply
 
 
-def _choose(route: Route, body: bytes, blamed: Operation) -> Operation:
+def _choose(route: Route, body: bytes | Outline, blamed: Operation) -> Operation:
     """Whose body it is; `blamed` when nothing tells (it is no JSON object, or has nothing that
     any of them needs), so that its decoder says what is wrong. Raises BadRequest when it is
     nobody's."""
     if not route.asked and route.fallback is not None:
         return route.fallback
     try:
-        fields = _peek(body)
+        fields = _peek(body) if isinstance(body, bytes) else _heads(body)
     except (ValueError, RecursionError):
         return blamed
     for operation in route.asked:
@@ -265,6 +293,11 @@ def _choose(route: Route, body: bytes, blamed: Operation) -> Operation:
     if route.fallback is None:
         raise BadRequest("This path does not read a body of this shape.")
     return blamed if route.needed and route.needed.isdisjoint(fields) else route.fallback
+
+
+def _heads(outline: Outline) -> Mapping[str, msgspec.Raw]:
+    """The fields of a large body as far as they are needed to tell whose it is."""
+    return {name: msgspec.Raw(outline.head(name)) for name in outline.fields}
 
 
 def _needed(endpoint: Endpoint) -> frozenset[str]:
@@ -292,7 +325,8 @@ def _headers(
     reply: Reply, request: str, seconds: float, result: Result | None
 ) -> Mapping[str, str]:
     """Times in milliseconds, as SIE's clients read them."""
-    headers = {**reply.headers, "x-request-id": request}
+    headers = dict(reply.headers)
+    headers["x-request-id"] = request
     if result is not None and result.outputs:
         timing = result.timing
         headers["x-total-time"] = f"{seconds * 1e3:.2f}"

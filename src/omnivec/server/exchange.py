@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+JOINED = 65_536
+"""Bytes of a body that are copied behind its head at most: one write is quicker than two."""
 
 
 class Exchange(RequestResponseCycle):
     """A request and its response. The head waits for the first piece of the body, so that
     most responses are one write: two cost more than everything else that happens here."""
+
+    _fixed: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
+    """uvicorn's own headers, of which it makes a new list every second, and their bytes."""
+
+    def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> bool:
+        """Send a whole response in one go, without ASGI's messages, which cost as much as the
+        rest of it. `headers` without a length. False: `send` it, as there is something to wait
+        for or to leave out. Raises RuntimeError for a header with a line break."""
+        if (
+            self.response_started
+            or self.disconnected
+            or self.flow.write_paused
+            or not self.keep_alive
+            or self.scope["method"] == "HEAD"
+        ):
+            return False
+        head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if head.count("\n") != len(headers):
+            raise RuntimeError("a header's value has a line break")
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        head = f"{head}content-length: {len(body)}\r\n\r\n"
+        self._write(b"".join((STATUS_LINE[status], self._own(), head.encode("latin-1"))), body)
+        self._complete()
+        return True
+
+    def _write(self, head: bytes, body: bytes) -> None:
+        if len(body) <= JOINED:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
+
+    def _own(self) -> bytes:
+        listed, written = Exchange._fixed
+        if listed is not self.default_headers:
+            listed = self.default_headers
+            written = _lines(listed)
+            Exchange._fixed = listed, written
+        return written
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -22,14 +72,10 @@ class Exchange(RequestResponseCycle):
             self._head_bytes = self._written(message)
             return
         body = b"" if self.scope["method"] == "HEAD" else message.get("body", b"")
-        self.transport.write(self._head_bytes + body)
+        self._write(self._head_bytes, body)
         self._head_bytes = b""
         if not message.get("more_body", False):
-            self.response_complete = True
-            self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()
+            self._complete()
 
     def _written(self, message: Any) -> bytes:
         headers = [*self.default_headers, *message["headers"]]
@@ -37,7 +83,11 @@ class Exchange(RequestResponseCycle):
             self.keep_alive = False
         elif not self.keep_alive:
             headers.append((b"connection", b"close"))
-        head = b"".join([b"%b: %b\r\n" % header for header in headers])
+        head = _lines(headers)
         if head.count(b"\n") != len(headers):
             raise RuntimeError("a header's value has a line break")
         return STATUS_LINE[message["status"]] + head + b"\r\n"
+
+
+def _lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])

@@ -19,7 +19,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from omnivec.core.nouns import Card
-from omnivec.server.metrics import FINE, Batches, Histogram, Metrics, Traffic, Work
+from omnivec.server.histogram import Histogram
+from omnivec.server.metrics import FINE, Batches, Metrics, Traffic, Work
 
 Labels = Sequence[str]
 COUNTED = ("embeddings", "similarity", "rerank")
@@ -184,7 +185,17 @@ class Exposition(Collector):
         metrics = self._metrics
         yield _gauge("omnivec_requests_in_flight", "Requests in work.", metrics.in_flight)
         yield _gauge("omnivec_connections", "Open connections.", metrics.connections())
-        yield _gauge("omnivec_event_loop_lag_seconds", "How late the loop woke up.", metrics.lag)
+        yield _gauge(
+            "omnivec_event_loop_lag_seconds",
+            "The latest that the loop woke up in the last 15 to 30 seconds.",
+            metrics.lag.longest,
+        )
+        yield _histogram(
+            "omnivec_event_loop_delay_seconds",
+            "How late the loop woke up, at each look.",
+            [],
+            {(): metrics.lag.seen},
+        )
         yield _gauge("omnivec_auth_disabled", "1 when no key is needed.", metrics.auth_disabled)
         yield _counter(
             "omnivec_clients_left", "Requests whose client went away.", [], {(): metrics.left}

@@ -7,13 +7,13 @@ families when somebody scrapes; that is the only time at which it costs somethin
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from omnivec.core.nouns import Card, Result
+from omnivec.server.histogram import Histogram
+from omnivec.server.lag import Lag
 
 COARSE = (0.1, 0.5, 1.0)
 """Seconds; those of prometheus-fastapi-instrumentator's http_request_duration_seconds."""
@@ -26,21 +26,6 @@ FINE = (
 PHASES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 TOKENS = (16.0, 64.0, 128.0, 256.0, 512.0, 768.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0)
-
-
-class Histogram:
-    """Counts of values up to and including each bound, and of those above the last."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
 
 
 class Traffic:
@@ -95,7 +80,7 @@ class Metrics:
         self.connections: Callable[[], int] = int
         self.in_flight = 0
         self.left = 0
-        self.lag = 0.0
+        self.lag = Lag(lambda: self.in_flight > 0)
         self.refusals: defaultdict[int, int] = defaultdict(int)
         self.traffic: dict[tuple[str, str], Traffic] = {}
         self.fine = Histogram(FINE)
@@ -157,11 +142,3 @@ class Metrics:
             batches.rows.observe(rows)
             batches.tokens.observe(tokens)
             batches.seconds.observe(seconds)
-
-    async def follow_lag(self, step: float = 0.5) -> None:
-        """For ever: how much later than asked for the event loop wakes up."""
-        loop = asyncio.get_running_loop()
-        while True:
-            before = loop.time()
-            await asyncio.sleep(step)
-            self.lag = max(0.0, loop.time() - before - step)
