@@ -131,7 +131,7 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() -> None:
     [
         ({"OMNIVEC_PORT": "eight"}, ("port", "OMNIVEC_PORT", "'eight'", "from 0 to 65535")),
         ({"OMNIVEC_PORT": "65536"}, ("'65536'", "from 0 to 65535")),
-        ({"OMNIVEC_DTYPE": "int8"}, ("dtype", "auto, bf16, f16, f32")),
+        ({"OMNIVEC_DTYPE": "int4"}, ("dtype", "auto, bf16, f16, f32, int8")),
         ({"OMNIVEC_DEVICE": "npu"}, ("auto, cpu, cuda",)),
         ({"OMNIVEC_QUEUE": "0"}, ("queue", "a whole number from 1")),
         ({"OMNIVEC_MAX_AGE": "0"}, ("max_age", "a number of seconds")),

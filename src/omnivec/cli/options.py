@@ -30,7 +30,9 @@ FLAGS: Mapping[str, Flag] = {
     "port": Flag("Port to listen on; 0 takes a free one.", "N"),
     "device": Flag("Where models run.", "auto|cpu|cuda"),
     "dtype": Flag(
-        "Precision; auto is bf16 where the processor has it, f32 elsewhere.", "auto|f32|bf16|f16"
+        "Precision; auto is bf16 where the processor has it, f32 elsewhere. int8 is faster and "
+        "less exact, on CPUs only.",
+        "auto|f32|bf16|f16|int8",
     ),
     "runtime": Flag("The library that runs models: openvino, torch; auto takes the best.", "NAME"),
     "revision": Flag("Branch, tag or commit of the models that name none after @.", "REVISION"),

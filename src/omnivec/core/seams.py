@@ -133,7 +133,7 @@ class Runtime(Protocol):
     def open(
         self, checkpoint: Checkpoint, graph: str, head: Head, device: str, dtype: str
     ) -> Session:
-        """`dtype` is "auto", "f32", "bf16" or "f16". Raises `CheckpointError`."""
+        """`dtype` is "auto", "f32", "bf16", "f16" or "int8". Raises `CheckpointError`."""
         ...
 
     def describe(self, session: Session) -> tuple[str, str]:

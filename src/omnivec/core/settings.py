@@ -36,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True):
     models: tuple[str, ...] = ()
     revision: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    dtype: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     runtime: str = "auto"
     offline: bool = False
 

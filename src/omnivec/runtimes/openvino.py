@@ -37,8 +37,10 @@ SMALL = 512 * 2**20
 """Bytes of weights up to which a model is held twice, for throughput and for latency; larger
 ones up to one PART of the memory that there is."""
 PART = 8
+TOGETHER = 64  # activations that int8 rounds with one scale (docs/experiments.md)
 KERNELS = 256  # kept for each stream; without an end, each new shape costs 1 MB for good
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 log = logging.getLogger("omnivec.runtimes")
 
@@ -66,7 +68,7 @@ class OpenVINO:
         chosen = precision(dtype, checkpoint.name)
         core = load().Core()
         graphs = importlib.import_module("omnivec.runtimes._openvino.graphs")
-        model, encoded, weights = graphs.build(checkpoint, head)
+        model, encoded, weights = graphs.build(checkpoint, head, int8=chosen == "int8")
         streams = cores()
         try:
             compiled = core.compile_model(model, "CPU", _wishes(chosen, streams))
@@ -95,7 +97,7 @@ class OpenVINO:
         """FLOP/s that matrix products alone reach here, for `omnivec bench`."""
         load()
         module = importlib.import_module("omnivec.runtimes._openvino.ceiling")
-        return float(module.ceiling(dtype, cores()))
+        return float(module.ceiling(_wishes(dtype, cores()), cores(), int8=dtype == "int8"))
 
 
 class OpenVINOSession:
@@ -172,9 +174,10 @@ class OpenVINOSession:
 
 
 def _wishes(dtype: str, streams: int) -> dict[str, Any]:
-    """All cores, divided into `streams`."""
-    return {
-        "INFERENCE_PRECISION_HINT": dtype,
+    """All cores, divided into `streams`. In int8, what is no matrix is computed as usual."""
+    rounding = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": TOGETHER} if dtype == "int8" else {}
+    return rounding | {
+        "INFERENCE_PRECISION_HINT": usual() if dtype == "int8" else dtype,
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": cores(),
         "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
@@ -235,23 +238,35 @@ def load() -> Any:
 
 
 def precision(dtype: str, name: str) -> str:
-    """What to compute in: "f32", or "bf16" where half precision is asked for (f16 too: no
-    processor multiplies it faster) or left open, and the processor has it."""
-    chosen = "bf16" if dtype != "f32" and has_bf16() else "f32"
+    """What to compute in: "f32" or "int8" where that is asked for and the processor has it;
+    for all else what is `usual`, also for f16, which no processor multiplies faster."""
+    chosen = dtype if dtype == "f32" or (dtype == "int8" and has_int8()) else usual()
     if dtype not in ("auto", chosen):
         log.warning("%s: computed in %s on this processor, not in %s", name, chosen, dtype)
     return chosen
 
 
-@cache
+def usual() -> str:
+    return "bf16" if has_bf16() else "f32"
+
+
 def has_bf16() -> bool:
     """Whether the processor itself multiplies bf16. OpenVINO's own answer is not asked: it
     also says yes where it would emulate."""
+    return not BF16_FLAGS.isdisjoint(_flags())
+
+
+def has_int8() -> bool:
+    """Whether the processor has instructions for sums of products of bytes (VNNI, AMX)."""
+    return not INT8_FLAGS.isdisjoint(_flags())
+
+
+@cache
+def _flags() -> frozenset[str]:
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:  # not Linux
-        return False
-    return not BF16_FLAGS.isdisjoint(flags.split())
+        return frozenset()
 
 
 @cache

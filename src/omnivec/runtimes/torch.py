@@ -8,7 +8,7 @@ import importlib.util
 import sys
 from weakref import WeakSet
 
-from omnivec.core.checkpoint import Checkpoint
+from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.nouns import Head
 from omnivec.runtimes._torch.session import TorchSession
 from omnivec.runtimes._torch.workers import Workers
@@ -44,6 +44,11 @@ class TorchRuntime:
         dtype: str,
     ) -> TorchSession | Workers:
         """Several GPUs are used together, each by a process of its own."""
+        if dtype == "int8":
+            raise CheckpointError(
+                f"{checkpoint.name}: the torch runtime has no int8, the openvino runtime has; use "
+                "--runtime openvino, or another --dtype"
+            )
         places = _places(device)
         kind = _choose_dtype(dtype, places[0])
         if len(places) == 1:

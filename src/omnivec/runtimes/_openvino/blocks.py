@@ -18,6 +18,7 @@ from openvino import Type
 from openvino import opset15 as ops
 
 from omnivec.core.checkpoint import CheckpointError
+from omnivec.runtimes._openvino import int8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,7 +127,9 @@ def floats(node: Node) -> Node:
 
 def linear(x: Node, weights: Weights, key: str, out: int, inner: int, *, bias: bool = True) -> Node:
     """x [.., inner] to x W^T + b [.., out], from `key`.weight [out, inner] and `key`.bias."""
-    y = ops.matmul(x, constant(weights.take(f"{key}.weight", out, inner)), False, True)
+    weight = weights.take(f"{key}.weight", out, inner)
+    rounded = weights.rounding and int8.bears(key)
+    y = ops.matmul(x, int8.matrix(weight) if rounded else constant(weight), False, True)
     return ops.add(y, constant(weights.take(f"{key}.bias", out))) if bias else y
 
 
@@ -244,24 +247,42 @@ def unpadded_positions(
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines [T, D], each frequency twice: for the first and the second half."""
+    """Cosines and sines [1, 1, T, D] (or [1, P, 1, D]: packed), each frequency twice: for the
+    first and the second half, of `half` each."""
 
     cosine: Node
     sine: Node
+    half: int
 
 
 def rotation(mask: Node, size: int, theta: float) -> Rotation:
     """Rotary positions (arXiv 2104.09864) for heads of `size`, computed in float32."""
+    return _rotation(ops.unsqueeze(floats(counted(mask)), shape(0, 1, 3)), size, theta)
+
+
+def _rotation(places: Node, size: int, theta: float) -> Rotation:
     frequencies = 1.0 / (theta ** (np.arange(0, size, 2, dtype=np.float32) / np.float32(size)))
-    angles = ops.multiply(
-        ops.unsqueeze(floats(counted(mask)), shape(1)),
-        constant(np.concatenate([frequencies, frequencies])[None].astype(np.float32)),
-    )
-    return Rotation(ops.cos(angles), ops.sin(angles))
+    both = np.concatenate([frequencies, frequencies])
+    angles = ops.multiply(places, constant(both.astype(np.float32)))
+    return Rotation(ops.cos(angles), ops.sin(angles), size // 2)
+
+
+def packed_rotation(inputs: Inputs, size: int, theta: float) -> Rotation:
+    """As `rotation`, for packed tokens [1, P, N, D]: cosines and sines [1, P, 1, D]. They are
+    times D^-1/4, so that queries and keys which both were turned need no scale."""
+    columns = ops.mod(inputs.tokens, width_of(inputs.mask))
+    turn = _rotation(ops.unsqueeze(floats(columns), shape(0, 2, 3)), size, theta)
+    each = scalar(size**-0.25)
+    return Rotation(ops.multiply(turn.cosine, each), ops.multiply(turn.sine, each), turn.half)
 
 
 def rotate(x: Node, turn: Rotation) -> Node:
-    """x [B, N, T, D] turned by its position: x cos + (-second half, first half) sin."""
-    first, second = ops.split(x, axis(3), 2).outputs()
-    crossed = ops.concat([ops.negative(second), first], 3)
+    """x [.., .., .., D] turned by its position: x cos + (-second half, first half) sin.
+
+    Spelled so that OpenVINO finds its RoPE operation in it. That is one kernel and not six,
+    and it keeps the angles in float32: in bf16 those of places beyond 256 would be nonsense.
+    """
+    half = shape(turn.half, turn.half)
+    first, second = ops.variadic_split(x, axis(3), half).outputs()
+    crossed = ops.concat([ops.multiply(second, scalar(-1)), first], -1)
     return ops.add(ops.multiply(x, turn.cosine), ops.multiply(crossed, turn.sine))

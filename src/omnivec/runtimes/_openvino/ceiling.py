@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import time
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from openvino import Core, Model, Type
 from openvino import opset15 as ops
+
+from omnivec.runtimes._openvino.int8 import matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SIZES = ((256, 384), (512, 768), (512, 1024), (1024, 1024))
 """(rows, width): tokens of a batch and hidden sizes."""
@@ -21,19 +26,19 @@ LAYERS = 8
 SECONDS = 0.25  # for each size
 
 
-def ceiling(precision: str, streams: int) -> float:
-    """FLOP/s of all cores together; `precision` is "f32" or "bf16"."""
+def ceiling(wishes: Mapping[str, Any], streams: int, *, int8: bool) -> float:
+    """FLOP/s of all cores together, for graphs that are compiled with `wishes`; with `int8`
+    the chains are rounded as a model's matrices are, and so is each layer's input."""
     core = Core()
-    return max(_rate(core, precision, streams, rows, width) for rows, width in SIZES)
+    return max(
+        _rate(
+            core.compile_model(_chain(rows, width, int8=int8), "CPU", wishes), streams, rows, width
+        )
+        for rows, width in SIZES
+    )
 
 
-def _rate(core: Core, precision: str, streams: int, rows: int, width: int) -> float:
-    wishes = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "NUM_STREAMS": streams,
-        "INFERENCE_NUM_THREADS": streams,
-    }
-    compiled = core.compile_model(_chain(rows, width), "CPU", wishes)
+def _rate(compiled: Any, streams: int, rows: int, width: int) -> float:
     requests = [compiled.create_infer_request() for _ in range(streams)]
     x = _numbers(rows, width)
     for request in requests:
@@ -55,12 +60,12 @@ def _rate(core: Core, precision: str, streams: int, rows: int, width: int) -> fl
     return sum(done) * LAYERS * 2 * rows * width**2 / (time.perf_counter() - began)
 
 
-def _chain(rows: int, width: int) -> Model:
+def _chain(rows: int, width: int, *, int8: bool = False) -> Model:
     """relu(x W) eight times; W keeps the size of x, so that no number grows or vanishes."""
     y = x = ops.parameter([rows, width], Type.f32)
     for _ in range(LAYERS):
         weights = _numbers(width, width) * np.float32((2 / width) ** 0.5)
-        y = ops.relu(ops.matmul(y, ops.constant(weights), False, True))
+        y = ops.relu(ops.matmul(y, matrix(weights) if int8 else ops.constant(weights), False, True))
     return Model([ops.result(y)], [x], "ceiling")
 
 

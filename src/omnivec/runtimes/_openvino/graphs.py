@@ -20,17 +20,21 @@ if TYPE_CHECKING:
     from omnivec.core.nouns import Head
 
 
-def build(checkpoint: Checkpoint, head: Head) -> tuple[Any, Encoded, Weights]:
+def build(
+    checkpoint: Checkpoint, head: Head, *, int8: bool = False
+) -> tuple[Any, Encoded, Weights]:
     """The graph, what its session must check of its inputs, and the weights that it shares
-    memory with. Raises CheckpointError."""
+    memory with. With `int8` the encoder's matrices are rounded, the head's never. Raises
+    CheckpointError."""
     architecture = _module(checkpoint.architecture)
     weights = Weights(checkpoint.name, checkpoint.weights())
     weights.root(architecture.ANCHOR)
     inputs = Inputs(*(_parameter(name) for name in INPUTS))
+    body = weights.rounded() if int8 else weights
     try:
         chosen = first_place(inputs) if reads_first(head, checkpoint.config) else None
         inputs = inputs._replace(chosen=chosen)
-        encoded = architecture.encode(checkpoint.config, weights, inputs)
+        encoded = architecture.encode(checkpoint.config, body, inputs)
         if head.kind == "logits":
             output = architecture.classify(checkpoint.config, weights, encoded, inputs)
         else:

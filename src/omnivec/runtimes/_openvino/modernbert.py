@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from openvino import opset15 as ops
 
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.runtimes._openvino import blocks
+from omnivec.runtimes._openvino import blocks, windows
 from omnivec.runtimes._openvino.bert import first_token, last_linear
 from omnivec.runtimes._openvino.blocks import Attention, Encoded, Inputs, Node, Rotation, axis
+from omnivec.runtimes._openvino.windows import View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,15 +28,15 @@ def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encod
     attention = Attention(heads, size // heads, inputs)
     hidden, vocabulary = blocks.word_embedding(weights, "embeddings.tok_embeddings", inputs, size)
     hidden = _norm(hidden, weights, "embeddings.norm", config)
-    bias = blocks.padding_bias(inputs.mask)
-    biases = {FULL: bias, WINDOW: ops.add(bias, _window(inputs.mask, config))}
+    half = config.get("local_attention", 128) // 2
+    views = {FULL: windows.whole(inputs), WINDOW: windows.window(inputs, half)}
     turns = {
-        kind: blocks.rotation(inputs.mask, attention.size, theta(config, kind)) for kind in THETAS
+        kind: blocks.packed_rotation(inputs, attention.size, theta(config, kind)) for kind in THETAS
     }
     for index, kind in enumerate(layer_types(config)):
         key = f"layers.{index}"
         x = _norm(hidden, weights, f"{key}.attn_norm", config) if index else hidden
-        mixed = _attend(x, weights, f"{key}.attn", biases[kind], turns[kind], attention, config)
+        mixed = _attend(x, weights, f"{key}.attn", views[kind], turns[kind], attention, config)
         hidden = ops.add(hidden, mixed)
         x = _norm(hidden, weights, f"{key}.mlp_norm", config)
         hidden = ops.add(hidden, _feed_forward(x, weights, f"{key}.mlp", config))
@@ -81,31 +81,18 @@ def _norm(x: Node, weights: Weights, key: str, config: Mapping[str, Any]) -> Nod
     )
 
 
-def _window(mask: Node, config: Mapping[str, Any]) -> Node:
-    """[T, T]: 0 within `local_attention` // 2 places to either side, else MASKED."""
-    places = blocks.counted(mask)
-    distance = ops.absolute(
-        ops.subtract(ops.unsqueeze(places, blocks.shape(1)), ops.unsqueeze(places, blocks.shape(0)))
-    )
-    half = config.get("local_attention", 128) // 2
-    far = ops.greater(distance, blocks.scalar(half, np.int64))
-    return ops.multiply(blocks.floats(far), blocks.scalar(blocks.MASKED))
-
-
 def _attend(
     x: Node,
     weights: Weights,
     key: str,
-    bias: Node,
+    view: View,
     turn: Rotation,
     attention: Attention,
     config: Mapping[str, Any],
 ) -> Node:
     size, biased = config["hidden_size"], config.get("attention_bias", False)
     qkv = blocks.linear(x, weights, f"{key}.Wqkv", 3 * size, size, bias=biased)
-    q, k, v = (blocks.heads_of(part, attention) for part in ops.split(qkv, axis(1), 3).outputs())
-    q, k = (blocks.rotate(part, turn) for part in (q, k))
-    mixed = blocks.attend(q, k, v, bias, attention)
+    mixed = windows.attend(qkv, turn, view, attention)
     return blocks.linear(mixed, weights, f"{key}.Wo", size, size, bias=biased)
 
 

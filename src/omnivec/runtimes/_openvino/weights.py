@@ -52,6 +52,7 @@ class Weights:
     def __init__(self, name: str, files: Sequence[Path]) -> None:
         self.name = name
         self.prefix = ""
+        self.rounding = False  # whether graphs made of these weights multiply in int8
         self._found: dict[str, tuple[Path, Array, str]] = {}
         self._mapped: list[mmap.mmap] = []
         for file in files:
@@ -88,6 +89,12 @@ class Weights:
         """The same tensors without the prefix: where a classification head lies."""
         other = Weights(self.name, ())
         other._found = self._found
+        return other
+
+    def rounded(self) -> Weights:
+        """The same tensors for the body of a graph in int8; heads take the others."""
+        other = self.outer()
+        other.prefix, other.rounding = self.prefix, True
         return other
 
     def rest(self) -> None:
