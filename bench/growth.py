@@ -3,6 +3,7 @@ without its model."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,12 @@ from bench.generators import Load, drive_loop, drive_wrk
 from bench.processes import Running, ServerLostError
 from bench.suites import _plain, started
 from bench.workloads import EMBED, NAMED, bodies, figures
+from omnivec.core.nouns import Text, Unit
+from omnivec.core.plugins import discover
+from omnivec.core.settings import Settings
+from omnivec.engine import hub
+from omnivec.engine.catalog import catalog
+from omnivec.engine.resident import Opener
 
 CONNECTIONS = (1, 2, 4, 8, 16, 64, 256, 1024)
 INPUTS = (1, 4, 16, 64, 256, 1024, 2048)
@@ -108,4 +115,19 @@ def _cost(running: Running, seconds: float) -> Iterator[dict[str, Any]]:
     drive_wrk(running.port, Load(EMBED, queries, 64, seconds))
     spent = running.processor()
     counted = drive_wrk(running.port, Load(EMBED, queries, 64, seconds))
-    yield {"workload": "cost", **figures(counted, running.processor() - spent, 1)}
+    found = figures(counted, running.processor() - spent, 1)
+    yield {"workload": "cost", "model_us": _model_alone(), **found}
+
+
+def _model_alone() -> float:
+    """What the fake model itself takes for a query, to read and to answer it, in batches of 8."""
+    name = f"m={FAKE}"
+    checkpoint = hub.locate(catalog().specs((name,))[0], offline=True)
+    opener = Opener(discover("families"), discover("runtimes"), Settings())
+    model, _ = opener.open(checkpoint)
+    queries = [Unit(parts=(Text(one),)) for one in texts.windows(12, 4096)]
+    spent = time.process_time()
+    features = [model.prepare([query])[0] for query in queries]
+    for at in range(0, len(features), 8):
+        model.forward(features[at : at + 8])
+    return 1e6 * (time.process_time() - spent) / len(queries)

@@ -435,7 +435,7 @@ def test_heavy_batches_are_short_while_light_requests_come() -> None:
         before = asyncio.run(scenario(batcher))
     assert max(map(sum, model.batches[:before])) == 1000
     behind = model.batches[model.batches.index([8]) + 1 :]
-    assert max(map(sum, behind)) <= 300  # 20 ms at 10,000 tokens a second are 200
+    assert max(map(sum, behind)) <= 500  # 30 ms at 10,000 tokens a second are 300
 
 
 def test_a_batch_that_ended_frees_its_stream_before_its_outputs_are_told() -> None:

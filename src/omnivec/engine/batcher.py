@@ -39,7 +39,7 @@ LEAST = 64
 """Tokens below which a batch is bound by reading the weights, so that dividing it is no gain."""
 LIGHT = 64
 """Tokens up to which a request is a light one, for which somebody probably waits."""
-BRISK = 0.02
+BRISK = 0.03
 """Seconds that a batch of heavier requests may take while light ones keep coming."""
 TURNS = 4
 """One batch in so many goes to whoever is due first, light or heavy."""
@@ -126,7 +126,8 @@ class Batcher:
                 self._lighted = time.monotonic()
             for offset, feature in enumerate(features):
                 self._lanes.push(self._entry(job, first + offset, feature, heavy=heavy))
-            self._change.notify(len(features))
+            if len(self._held) < self.model.streams:  # else a stream that ends will look
+                self._change.notify(len(features))
 
     def due(self, job: Caller, cost: int) -> float:
         """When work of `cost` that follows what the job has queued is due, monotonic."""
