@@ -153,8 +153,8 @@ class Model(Protocol):
     batch_cost: int
 
     def prepare(self, units: Sequence[Unit]) -> list[Features]:
-        """On a CPU thread. As many features as units. Raises `TooLong`, `BadRequest`,
-        `Unsupported` with `param` naming the unit (`[3]`)."""
+        """On any thread; for a few short texts on the event loop's. As many features as units.
+        Raises `TooLong`, `BadRequest`, `Unsupported` with `param` naming the unit (`[3]`)."""
         ...
 
     def forward(self, batch: Sequence[Features], *, alone: bool = False) -> list[Output]:
