@@ -20,6 +20,7 @@ from omnivec.core.nouns import (
     Card,
     Describe,
     Encode,
+    Extract,
     Image,
     Item,
     Limits,
@@ -36,12 +37,13 @@ from omnivec.core.nouns import (
     Vectors,
 )
 from omnivec.core.plugins import discover
+from omnivec.core.quantise import quantise
 from omnivec.core.seams import Dialect, Endpoint
 from omnivec.server.door import placed
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DIALECTS: dict[str, Dialect] = discover("dialects")
-JSON = {"content-type": "application/json"}
+JSON = {"content-type": "application/json", "accept": "application/json"}
 WIDTH = 128
 CARD = Card(
     name="sentence-transformers/all-MiniLM-L6-v2",
@@ -139,6 +141,8 @@ def work(task: Task) -> Result:
         raise UnknownModel("No such model here.", param="model")
     if isinstance(task, Describe):
         return Result(CARD, cards=(CARD,))
+    if isinstance(task, Extract):
+        return Result(CARD)
     _check_images(task)
     outputs, tokens, cut = _outputs(task)
     usage = Usage(tokens=tokens, items=len(task.items), truncated=cut)
@@ -154,7 +158,8 @@ def _outputs(task: Encode | Score) -> tuple[tuple[Output, ...], int, int]:
     if isinstance(task, Encode):
         if task.dims is not None and task.dims > WIDTH:
             raise Unsupported(f"This model's vectors can have 1 to {WIDTH}.", param="dims")
-        return tuple(Vectors(vector(text, task.dims or WIDTH)) for text in texts), tokens, cut
+        rows = [quantise(vector(text, task.dims or WIDTH), task.dtype) for text in texts]
+        return tuple(map(Vectors, rows)), tokens, cut
     query = set(_text(task.query).lower().split())
     return tuple(relevance(query, text) for text in texts), tokens, cut
 

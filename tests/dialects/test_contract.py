@@ -18,7 +18,7 @@ from omnivec.core.seams import Endpoint
 CANARY = "canary7f3a"
 NUMBER = 737373737373
 ENDPOINTS = [
-    (dialect.prefixes[0] + endpoint.path, endpoint)
+    ((dialect.prefixes[0] + endpoint.path).replace("{id:path}", CARD.name), endpoint)
     for dialect in DIALECTS.values()
     for endpoint in dialect.endpoints
 ]

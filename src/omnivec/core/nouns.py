@@ -22,6 +22,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Overflow: TypeAlias = Literal["truncate", "refuse"]
 State: TypeAlias = Literal["available", "loading", "loaded", "failed"]
+Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
 
 # ── the wire, unread ─────────────────────────────────────────────────────────────────────
@@ -112,6 +113,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     `model` None means the server's default for this task. `role` is "query", "document" or
     the name of one of the model's prompts. `dims` cuts a Matryoshka vector (None: all).
     `overflow` None means the server's own setting; `max_tokens` can only lower the window.
+    `dtype` is what the numbers are rounded to at the end (core/quantise.py).
     """
 
     items: tuple[Item, ...]
@@ -121,6 +123,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     normalize: bool = True
     overflow: Overflow | None = None
     max_tokens: int | None = None
+    dtype: Dtype = "float32"
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
@@ -134,13 +137,22 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     max_tokens: int | None = None
 
 
+class Extract(msgspec.Struct, frozen=True, tag=True):
+    """Find what is named by `labels` in each item; what scores below `threshold` is left out."""
+
+    items: tuple[Item, ...]
+    model: str | None = None
+    labels: tuple[str, ...] = ()
+    threshold: float | None = None
+
+
 class Describe(msgspec.Struct, frozen=True, tag=True):
     """What is served. `model` None means everything."""
 
     model: str | None = None
 
 
-Task: TypeAlias = Encode | Score | Describe
+Task: TypeAlias = Encode | Score | Extract | Describe
 
 
 # ── model work ───────────────────────────────────────────────────────────────────────────
@@ -173,9 +185,10 @@ class Features(msgspec.Struct, frozen=True):
 
 
 class Vectors(msgspec.Struct, frozen=True):
-    """`dense`: float32 [d], as pooled: not yet cut, not yet normalised."""
+    """`dense`: float32 [d], as pooled: not yet cut, not yet normalised. In a Result: both, and
+    of the type that was asked for."""
 
-    dense: Floats
+    dense: Array
 
 
 class Relevance(msgspec.Struct, frozen=True):

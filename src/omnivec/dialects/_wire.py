@@ -130,7 +130,7 @@ def _decoded(
             return read_text(raw)  # type: ignore[return-value] # T is str
         return msgspec.json.decode(raw, type=shape, strict=strict)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error), field) from None
+        raise refusal(str(error), field) from None
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
     except msgspec.DecodeError:
@@ -173,7 +173,7 @@ _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _EXPECTED = re.compile(r"Expected `([a-z |]+)`(?: (>=|<=) (\d+))?")
 
 
-def _refusal(error: str, field: str) -> BadRequest:
+def refusal(error: str, field: str = "") -> BadRequest:
     """msgspec's "Expected `int`, got `str` - at `$.input[3]`" in words of ours."""
     text, _, path = error.rpartition(" - at `$") if error.endswith("`") else (error, "", "")
     if not text:  # no path: the whole body, or one of its own fields is missing

@@ -13,6 +13,7 @@ from omnivec.core.nouns import (
     Card,
     Describe,
     Encode,
+    Extract,
     Output,
     Result,
     Score,
@@ -21,6 +22,7 @@ from omnivec.core.nouns import (
     Usage,
     Vectors,
 )
+from omnivec.core.quantise import quantise
 from omnivec.core.settings import Settings
 from omnivec.engine.catalog import resolve
 from omnivec.engine.intake import CHUNK, Feed, Intake
@@ -88,6 +90,8 @@ class LocalEngine:
     async def run(self, task: Task) -> Result:
         if isinstance(task, Describe):
             return self._describe(task)
+        if isinstance(task, Extract):
+            return self._refuse(task)
         resident = self._choose(task)
         batcher = await resident.ready()
         card = resident.card
@@ -99,14 +103,15 @@ class LocalEngine:
         split = partial(self._splitter.units, task, card)
         feed = Feed(batcher, resident.memory, job, split, letters(task.items[:CHUNK]))
         self._intake.put(feed, short=is_short(task) and not resident.memory.waits)
-        outputs = await self._joined(task, card, await job.wait())
+        found = await job.wait()
+        outputs = await self._joined(task, card, found)
         seconds = time.monotonic() - job.arrived
         return Result(
             card=card,
             outputs=outputs,
             usage=Usage(job.tokens, len(task.items), job.cut),
             timing=Timing(seconds, job.prepare, job.queue, job.inference),
-            dims=_length(outputs),
+            dims=self._length(task, card, found),
             ignored=_ignored(task, card),
         )
 
@@ -129,6 +134,12 @@ class LocalEngine:
         if not can:
             raise UnknownModel(f"No model here can {_ABILITY[verb]}.", param="model")
         return min(can, key=lambda resident: _reluctance(resident.card, verb))
+
+    def _refuse(self, task: Extract) -> Result:
+        """No family here extracts yet. Raises UnknownModel, Unsupported."""
+        if task.model is not None:
+            self._find(task.model)
+        raise Unsupported("This model cannot extract anything from a text.", param="model")
 
     def _describe(self, task: Describe) -> Result:
         if task.model is not None:
@@ -157,17 +168,19 @@ class LocalEngine:
             return tuple(relevance(cosine(dense[0], dense[1:])))
         dims = task.dims or self._default_dims(card)
         matrix = finish(dense, dims, normalize=task.normalize)
-        return tuple(Vectors(dense=row) for row in matrix)
+        return tuple(Vectors(dense=row) for row in quantise(matrix, task.dtype))
+
+    def _length(self, task: Encode | Score, card: Card, found: Sequence[Output]) -> int | None:
+        """Of the vectors that are answered, before eight signs became a byte."""
+        first = found[0]
+        if not isinstance(task, Encode) or not isinstance(first, Vectors):
+            return None
+        return len(first.dense[: task.dims or self._default_dims(card)])
 
     def _default_dims(self, card: Card) -> int | None:
         """The setting, as far as the model's vectors are that long."""
         wanted = self._settings.default_dims
         return wanted if wanted is None or card.dims is None else min(wanted, card.dims)
-
-
-def _length(outputs: Sequence[Output]) -> int | None:
-    first = outputs[0]
-    return len(first.dense) if isinstance(first, Vectors) else None
 
 
 _ABILITY = {"encode": "make embeddings", "score": "rerank"}

@@ -179,22 +179,22 @@ class Door:
             self.limits,
             outline=outline,
         )
-        if outline is None:
-            task = endpoint.decode(inner)
-        else:
-            task = await self._aside.run(endpoint.decode, inner)
+        large = len(body) > LARGE_BODY
+        task = await self._aside.run(endpoint.decode, inner) if large else endpoint.decode(inner)
         visit.model = task.model
         before = time.perf_counter()
         visit.result = result = await self.engine.run(task)
         if endpoint.counted is not None:
             self.metrics.worked(endpoint.counted, result, time.perf_counter() - before)
-        if outline is None and len(result.outputs) * (result.dims or 1) <= LARGE_REPLY:
+        if not large and len(result.outputs) * (result.dims or 1) <= LARGE_REPLY:
             return endpoint.encode(inner, task, result)
         return await self._aside.run(endpoint.encode, inner, task, result)
 
     async def _outlined(self, call: Call, body: bytes) -> Outline | None:
-        """A large body's parts; None for a small one. Raises BadRequest, TooLarge."""
+        """A large JSON body's parts; None for another one. Raises BadRequest, TooLarge."""
         if len(body) <= LARGE_BODY or call.method != "POST":
+            return None
+        if "msgpack" in call.headers.get("content-type", ""):
             return None
         self.metrics.lag.hurry()
         try:

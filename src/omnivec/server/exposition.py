@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
-    CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     Metric,
     SummaryMetricFamily,
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from omnivec.core.nouns import Card
+from omnivec.server import sie_series
 from omnivec.server.histogram import Histogram
 from omnivec.server.metrics import FINE, Batches, Metrics, Traffic, Work
+from omnivec.server.series import counter, gauge, histogram
 
-Labels = Sequence[str]
 COUNTED = ("embeddings", "similarity", "rerank")
 """The operations that Synesis's counters know from the start."""
 
@@ -54,6 +50,7 @@ class Exposition(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._synesis()
+        yield from sie_series.collect(self._metrics, self._cards)
         yield from self._http()
         yield from self._models()
         yield from self._work()
@@ -64,17 +61,17 @@ class Exposition(Collector):
 
     def _synesis(self) -> Iterator[Metric]:
         loaded = [card for card in self._cards if card.state == "loaded"]
-        yield _gauge(
+        yield gauge(
             "embedding_model_loaded",
             "Whether a model that embeds is loaded.",
             any("encode" in card.tasks for card in loaded),
         )
-        yield _gauge(
+        yield gauge(
             "reranker_model_loaded",
             "Whether a model that reranks is loaded.",
             any("score" in card.tasks for card in loaded),
         )
-        yield _gauge(
+        yield gauge(
             "embedding_gpu_memory_bytes",
             "Bytes held on accelerators.",
             self._metrics.memory(),
@@ -82,13 +79,13 @@ class Exposition(Collector):
         served = self._metrics.served
         empty = Histogram(FINE)
         rows = {(name,): served.get(name, empty) for name in dict.fromkeys((*COUNTED, *served))}
-        yield _counter(
+        yield counter(
             "embedding_inference_requests",
             "Inference requests that were answered.",
             ["endpoint"],
             {labels: sum(found.counts) for labels, found in rows.items()},
         )
-        yield _histogram(
+        yield histogram(
             "embedding_inference_duration_seconds", "Time to an answer.", ["endpoint"], rows
         )
 
@@ -101,16 +98,16 @@ class Exposition(Collector):
             for digit, count in enumerate(found.statuses)
             if count
         }
-        yield _counter(
+        yield counter(
             "http_requests", "Requests by route.", ["handler", "method", "status"], statuses
         )
-        yield _histogram(
+        yield histogram(
             "http_request_duration_seconds",
             "Latency by route.",
             ["handler", "method"],
             {(found.handler, found.method): found.seconds for found in seen},
         )
-        yield _histogram(
+        yield histogram(
             "http_request_duration_highr_seconds",
             "Latency of all requests, in many buckets.",
             [],
@@ -142,7 +139,7 @@ class Exposition(Collector):
             ("recalled", "Items that came from the cache on disk."),
         ):
             rows = {(model,): found.get(key, 0.0) for model, found in stats.items()}
-            yield _counter(f"omnivec_items_{key}", words, ["model"], rows)
+            yield counter(f"omnivec_items_{key}", words, ["model"], rows)
 
     def _work(self) -> Iterator[Metric]:
         work = self._metrics.work
@@ -150,8 +147,8 @@ class Exposition(Collector):
         for key in ("requests", "items", "tokens", "truncated"):
             words = f"{key.capitalize()} that a model answered."
             rows = {names: getattr(done, key) for names, done in work.items()}
-            yield _counter(f"omnivec_{key}", words, labels, rows)
-        yield _counter(
+            yield counter(f"omnivec_{key}", words, labels, rows)
+        yield counter(
             "omnivec_errors",
             "Faults by their code.",
             [*labels, "code"],
@@ -165,7 +162,7 @@ class Exposition(Collector):
         for key, phase in phases.items():
             histograms = {names: phase(done) for names, done in work.items()}
             words = f"Time of a request's slowest item in the phase {key!r}."
-            yield _histogram(f"omnivec_{key}_seconds", words, labels, histograms)
+            yield histogram(f"omnivec_{key}_seconds", words, labels, histograms)
 
     def _batches(self) -> Iterator[Metric]:
         kinds: dict[str, Callable[[Batches], Histogram]] = {
@@ -178,53 +175,33 @@ class Exposition(Collector):
             for key, kind in kinds.items():
                 rows = {(model,): kind(found) for model, found in self._metrics.batches.items()}
                 words = f"Batches by {key}."
-                families.append(_histogram(f"omnivec_batch_{key}", words, ["model"], rows))
+                families.append(histogram(f"omnivec_batch_{key}", words, ["model"], rows))
         yield from families
 
     def _process(self) -> Iterator[Metric]:
         metrics = self._metrics
-        yield _gauge("omnivec_requests_in_flight", "Requests in work.", metrics.in_flight)
-        yield _gauge("omnivec_connections", "Open connections.", metrics.connections())
-        yield _gauge(
+        yield gauge("omnivec_requests_in_flight", "Requests in work.", metrics.in_flight)
+        yield gauge("omnivec_connections", "Open connections.", metrics.connections())
+        yield gauge(
             "omnivec_event_loop_lag_seconds",
             "The latest that the loop woke up in the last 15 to 30 seconds.",
             metrics.lag.longest,
         )
-        yield _histogram(
+        yield histogram(
             "omnivec_event_loop_delay_seconds",
             "How late the loop woke up, at each look.",
             [],
             {(): metrics.lag.seen},
         )
-        yield _gauge("omnivec_auth_disabled", "1 when no key is needed.", metrics.auth_disabled)
-        yield _counter(
+        yield gauge("omnivec_auth_disabled", "1 when no key is needed.", metrics.auth_disabled)
+        yield counter(
             "omnivec_clients_left", "Requests whose client went away.", [], {(): metrics.left}
         )
         refusals = {(str(status),): count for status, count in metrics.refusals.items()}
-        yield _counter("omnivec_http_refused", "Refused while read.", ["status"], refusals)
+        yield counter("omnivec_http_refused", "Refused while read.", ["status"], refusals)
         build = GaugeMetricFamily("omnivec_build_info", "The version.", labels=["version"])
         build.add_metric([metrics.version], 1.0)
         yield build
-
-
-def _gauge(name: str, words: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, words, value=float(value))
-
-
-def _counter(name: str, words: str, labels: Labels, rows: Mapping[Any, float]) -> Metric:
-    family = CounterMetricFamily(name, words, labels=labels)
-    for values, count in rows.items():
-        family.add_metric(values, float(count))
-    return family
-
-
-def _histogram(name: str, words: str, labels: Labels, rows: Mapping[Any, Histogram]) -> Metric:
-    family = HistogramMetricFamily(name, words, labels=labels)
-    for values, found in rows.items():
-        edges = (*map(floatToGoString, found.bounds), "+Inf")
-        sums = [float(count) for count in accumulate(found.counts)]
-        family.add_metric(values, list(zip(edges, sums, strict=True)), found.total)
-    return family
 
 
 def _sizes(

@@ -45,13 +45,23 @@ class Traffic:
 class Work:
     """What one model did for one operation."""
 
-    __slots__ = ("inference", "items", "prepare", "queue", "requests", "tokens", "truncated")
+    __slots__ = (
+        "inference",
+        "items",
+        "prepare",
+        "queue",
+        "requests",
+        "tokens",
+        "total",
+        "truncated",
+    )
 
     def __init__(self) -> None:
         self.requests = self.items = self.tokens = self.truncated = 0
         self.prepare = Histogram(PHASES)
         self.queue = Histogram(PHASES)
         self.inference = Histogram(PHASES)
+        self.total = Histogram(PHASES)
 
 
 class Batches:
@@ -120,6 +130,7 @@ class Metrics:
         work.prepare.observe(timing.prepare)
         work.queue.observe(timing.queue)
         work.inference.observe(timing.inference)
+        work.total.observe(seconds)
         self.served[operation].observe(seconds)
 
     def failed(self, operation: str, model: str | None, code: str) -> None:

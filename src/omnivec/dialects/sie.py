@@ -1,0 +1,377 @@
+"""SIE, the Superlinked Inference Engine: items in, msgpack or JSON out, errors always JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Any, cast
+
+import msgspec
+from msgspec import Meta
+
+from omnivec.core import errors
+from omnivec.core.errors import BadRequest, Fault, Unsupported
+from omnivec.core.nouns import (
+    Array,
+    Call,
+    Dtype,
+    Encode,
+    Extract,
+    Item,
+    Overflow,
+    Reply,
+    Result,
+    Score,
+    Task,
+    Text,
+    Vectors,
+)
+from omnivec.core.quantise import DTYPES
+from omnivec.core.seams import Endpoint
+from omnivec.dialects import _msgpack, _wire
+from omnivec.dialects._sie import (
+    SieDense,
+    SieEncoded,
+    SieEncodeParams,
+    SieEncodeReply,
+    SieEncodeRequest,
+    SieExtracted,
+    SieExtractParams,
+    SieExtractReply,
+    SieExtractRequest,
+    SieItem,
+    SieScored,
+    SieScoreReply,
+    SieScoreRequest,
+    SieTiming,
+    SieUsage,
+)
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────
+
+
+def _read(call: Call, shape: type[Any]) -> Any:
+    if _msgpack.is_msgpack(call.headers.get("content-type", "")):
+        return _msgpack.read(call.body, shape)
+    return _wire.read(call, shape)
+
+
+def _items(items: Sequence[SieItem], instruction: str | None, most: int) -> tuple[Item, ...]:
+    _wire.check_count(len(items), most, "items")
+    return tuple(_item(item, f"items[{i}]", instruction) for i, item in enumerate(items))
+
+
+def _item(item: SieItem, field: str, instruction: str | None = None) -> Item:
+    if item.images not in _NOTHING:
+        raise Unsupported("Images are not read by any model here.", param=f"{field}.images")
+    if item.text is None:
+        raise BadRequest(f"`{field}.text` is required.", param=f"{field}.text")
+    return Item((Text(item.text),), instruction, item.id)
+
+
+_NOTHING = tuple(map(msgspec.Raw, (b"", b"null", b"[]", b"\xc0", b"\x90")))
+
+
+class _Options:
+    """`params.options`: anything may be there, and what is known must be of the right type."""
+
+    def __init__(self, options: Mapping[str, Any] | None, place: str = "params.options") -> None:
+        self._options = options or {}
+        self._place = place
+
+    def take(self, name: str, shape: Any, what: str) -> Any:
+        """None when absent. Raises BadRequest, which says `what` is taken."""
+        value = self._options.get(name)
+        if value is None:
+            return None
+        try:
+            return msgspec.convert(value, shape, strict=False)
+        except msgspec.ValidationError:
+            param = f"{self._place}.{name}"
+            raise BadRequest(f"`{param}` must be {what}.", param=param) from None
+
+    def overflow(self) -> Overflow | None:
+        word = self.take("overflow_policy", str, "a string")
+        if word is None:
+            return None
+        if word.lower() not in _OVERFLOWS:
+            param = f"{self._place}.overflow_policy"
+            raise BadRequest(f'`{param}` must be "truncate" or "error".', param=param)
+        return _OVERFLOWS[word.lower()]
+
+    def window(self) -> int | None:
+        tokens = self.take("max_seq_length", int, "an integer")
+        return _wire.window(tokens, f"{self._place}.max_seq_length")
+
+
+_OVERFLOWS: Mapping[str, Overflow] = {
+    "truncate": "truncate",
+    "error": "refuse",
+    "reject": "refuse",
+    "refuse": "refuse",
+}
+
+
+def _model(call: Call, options: _Options) -> str:
+    """The id, which may end in `:profile`; here every model has the profile "default"."""
+    name, colon, profile = call.params["id"].rpartition(":")
+    if not colon:
+        name, profile = profile, ""
+    asked = options.take("profile", str, "a string") or profile or "default"
+    if asked != "default":
+        raise BadRequest('This model has no such profile; it has "default".', param="profile")
+    return name
+
+
+def decode_encode(call: Call) -> Task:
+    request = _read(call, SieEncodeRequest)
+    params = request.params or SieEncodeParams()
+    options = _Options(params.options)
+    _check_outputs(params.output_types or options.take("output_types", list[str], "strings"))
+    instruction = params.instruction or options.take("instruction", str, "a string")
+    is_query = options.take("is_query", bool, "true or false")
+    normalize = options.take("normalize", bool, "true or false")
+    return Encode(
+        items=_items(request.items, _wire.given(instruction), call.limits.items),
+        model=_model(call, options),
+        role=_role(params.is_query if is_query is None else is_query),
+        dims=options.take("dimensions", Annotated[int, Meta(ge=1)], "an integer of at least 1"),
+        normalize=True if normalize is None else normalize,
+        overflow=options.overflow(),
+        max_tokens=options.window(),
+        dtype=_dtype(params.output_dtype or options.take("output_dtype", str, "a string")),
+    )
+
+
+def _check_outputs(wanted: Sequence[str] | None) -> None:
+    if wanted is not None and set(wanted) != {"dense"}:
+        raise Unsupported('`params.output_types` can be ["dense"].', param="params.output_types")
+
+
+def _role(is_query: bool | None) -> str | None:
+    return None if is_query is None else "query" if is_query else "document"
+
+
+def _dtype(word: str | None) -> Dtype:
+    if (word or "float32") not in DTYPES:
+        raise BadRequest(
+            f"`params.output_dtype` must be one of {', '.join(DTYPES)}.",
+            param="params.output_dtype",
+        )
+    return cast("Dtype", word or "float32")
+
+
+def decode_score(call: Call) -> Task:
+    request = _read(call, SieScoreRequest)
+    options = _Options(request.options, "options")
+    return Score(
+        query=_item(request.query, "query", _wire.given(request.instruction)),
+        items=_items(request.items, None, call.limits.items),
+        model=_model(call, options),
+        raw=bool(options.take("raw_scores", bool, "true or false")),
+        overflow=options.overflow(),
+        max_tokens=options.window(),
+    )
+
+
+def decode_extract(call: Call) -> Task:
+    request = _read(call, SieExtractRequest)
+    params = request.params or SieExtractParams()
+    options = _Options(params.options)
+    threshold = options.take("threshold", float, "a number")
+    return Extract(
+        items=_items(request.items, _wire.given(params.instruction), call.limits.items),
+        model=_model(call, options),
+        labels=tuple(params.labels or ()),
+        threshold=params.threshold if threshold is None else threshold,
+    )
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────
+
+
+def _write(call: Call, value: Mapping[str, Any], *long: str) -> Reply:
+    """msgpack unless JSON, and not msgpack, is asked for: `*/*` is no wish for JSON."""
+    headers = {"x-sie-units-input-tokens": str(value.get("usage", {}).get("input_tokens", 0))}
+    if version := _VERSION.match(call.headers.get("x-sie-sdk-version", "")):
+        # clients warn about a server of another minor version; what they speak is answered
+        headers["x-sie-server-version"] = version[0]
+    if not _wants_json(call):
+        return Reply(_msgpack.write(value), 200, {**_MSGPACK, **headers})
+    reply = _wire.write_lists(value, *long)
+    return Reply(reply.body, reply.status, {**reply.headers, **headers})
+
+
+_VERSION = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?")
+_MSGPACK = MappingProxyType({"content-type": "application/msgpack"})
+
+
+def encode_encode(call: Call, task: Task, result: Result) -> Reply:
+    assert isinstance(task, Encode)  # noqa: S101 - `decode_encode` makes nothing else
+    packed = not _wants_json(call)
+    items = []
+    for item, output in zip(task.items, result.outputs, strict=True):
+        assert isinstance(output, Vectors)  # noqa: S101 - what an Encode gives
+        entry = SieEncoded() if item.id is None else SieEncoded(id=item.id)
+        entry["dense"] = _dense(output.dense, result.dims or 0, task.dtype, packed=packed)
+        items.append(entry)
+    timing = result.timing
+    reply = SieEncodeReply(
+        model=task.model or result.card.name,
+        items=items,
+        timing=SieTiming(
+            total_ms=timing.total * 1e3,
+            queue_ms=timing.queue * 1e3,
+            tokenization_ms=timing.prepare * 1e3,
+            inference_ms=timing.inference * 1e3,
+            postprocessing_ms=None,
+        ),
+        usage=SieUsage(input_tokens=result.usage.tokens),
+    )
+    return _write(call, cast("Mapping[str, Any]", reply), "items")
+
+
+def _wants_json(call: Call) -> bool:
+    accepted = call.headers.get("accept", "")
+    return "application/json" in accepted.lower() and not _msgpack.is_msgpack(accepted)
+
+
+def _dense(values: Array, dims: int, dtype: Dtype, *, packed: bool) -> SieDense:
+    row = _wire.row(values) if dtype == "float32" else values
+    written = _msgpack.pack_array(row) if packed else row
+    name = "binary" if dtype == "ubinary" else dtype
+    return SieDense(dims=dims, dtype=name, values=cast("list[float]", written))
+
+
+def encode_score(call: Call, task: Task, result: Result) -> Reply:
+    assert isinstance(task, Score)  # noqa: S101 - `decode_score` makes nothing else
+    scores = [
+        SieScored(item_id=_named(task.items[index], index), score=score, rank=rank)
+        for rank, (index, score) in enumerate(_wire.ranked(result, raw=task.raw, top=None))
+    ]
+    reply = SieScoreReply(
+        model=task.model or result.card.name,
+        query_id=task.query.id,
+        scores=scores,
+        usage=SieUsage(input_tokens=result.usage.tokens),
+    )
+    return _write(call, cast("Mapping[str, Any]", reply), "scores")
+
+
+def _named(item: Item, index: int) -> str:
+    return f"item-{index}" if item.id is None else item.id
+
+
+def encode_extract(call: Call, task: Task, result: Result) -> Reply:
+    assert isinstance(task, Extract)  # noqa: S101 - `decode_extract` makes nothing else
+    items = [
+        SieExtracted(
+            id=_named(item, index),
+            entities=[],
+            relations=[],
+            classifications=[],
+            objects=[],
+            data={},
+        )
+        for index, item in enumerate(task.items)
+    ]
+    return _write(call, {"model": task.model or result.card.name, "items": items}, "items")
+
+
+# ── faults ───────────────────────────────────────────────────────────────────────────────
+
+# SIE's code and status for each fault, the most particular class first.
+_WORDS: tuple[tuple[type[Fault], int, str], ...] = (
+    (errors.UnknownModel, 404, "MODEL_NOT_FOUND"),
+    (errors.NotFound, 404, "NOT_FOUND"),
+    (errors.WrongMethod, 405, "METHOD_NOT_ALLOWED"),
+    (errors.TooLong, 400, "INPUT_TOO_LONG"),
+    (errors.TooLarge, 413, "INPUT_TOO_LONG"),
+    (errors.BadRequest, 400, "INVALID_INPUT"),
+    (errors.Unsupported, 400, "INVALID_INPUT"),
+    (errors.WrongType, 400, "INVALID_INPUT"),
+    (errors.Unauthorized, 401, "UNAUTHORIZED"),
+    (errors.Forbidden, 403, "FORBIDDEN"),
+    (errors.TooSlow, 408, "REQUEST_TIMEOUT"),
+    (errors.Overloaded, 503, "QUEUE_FULL"),
+    (errors.ModelFailed, 500, "INFERENCE_ERROR"),
+    (Fault, 500, "INTERNAL_ERROR"),
+)
+
+
+def _word(fault: Fault) -> tuple[int, str]:
+    if isinstance(fault, errors.Loading):
+        # without a time after which to ask again it will not be loaded
+        return (503, "MODEL_LOADING") if fault.retry_after else (502, "MODEL_LOAD_FAILED")
+    return next((status, word) for kind, status, word in _WORDS if isinstance(fault, kind))
+
+
+class Sie:
+    name = "sie"
+    prefixes = ("",)
+    endpoints = (
+        Endpoint(
+            method="POST",
+            path="/v1/encode/{id:path}",
+            decode=decode_encode,
+            encode=encode_encode,
+            summary="Turn items into vectors (SIE).",
+            request=SieEncodeRequest,
+            response=SieEncodeReply,
+            example={"items": [{"text": "Hello, world!"}]},
+            counted="encode",
+            items="items",
+        ),
+        Endpoint(
+            method="POST",
+            path="/v1/score/{id:path}",
+            decode=decode_score,
+            encode=encode_score,
+            summary="Sort items by relevance (SIE).",
+            request=SieScoreRequest,
+            response=SieScoreReply,
+            example={
+                "query": {"text": "What is machine learning?"},
+                "items": [
+                    {"id": "doc-1", "text": "ML uses algorithms to learn from data."},
+                    {"id": "doc-2", "text": "The weather is sunny today."},
+                ],
+            },
+            counted="score",
+            items="items",
+        ),
+        Endpoint(
+            method="POST",
+            path="/v1/extract/{id:path}",
+            decode=decode_extract,
+            encode=encode_extract,
+            summary="Find entities and classes in items (SIE).",
+            request=SieExtractRequest,
+            response=SieExtractReply,
+            example={
+                "items": [{"text": "Tim Cook is the CEO of Apple Inc."}],
+                "params": {"labels": ["person", "organization", "role"]},
+            },
+            counted="extract",
+            items="items",
+        ),
+    )
+
+    def fault(self, fault: Fault) -> Reply:
+        status, code = _word(fault)
+        detail: dict[str, Any] = {"code": code, "message": fault.message}
+        if param := _wire.locate(fault.param, _FIELDS):
+            detail["param"] = param
+        headers = {**_wire.fault_headers(fault), "x-sie-error-code": code}
+        if code == "QUEUE_FULL":
+            headers.setdefault("retry-after", "1")
+        if code == "MODEL_LOAD_FAILED":
+            detail |= {"error_class": "UNKNOWN", "permanent": True, "attempts": 1}
+        # its TypeScript client looks for the code at the top, the others inside of `detail`
+        return _wire.write({"detail": detail, "code": code}, status, headers)
+
+
+_FIELDS = {"dims": "params.options.dimensions"}
+
+PLUGIN = Sie()

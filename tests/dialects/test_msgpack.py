@@ -1,0 +1,109 @@
+"""Arrays in msgpack, byte for byte: what SIE's clients write and read."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from omnivec.core.errors import BadRequest
+from omnivec.dialects import _msgpack
+
+ONE_TWO = bytes.fromhex(
+    "85c4026e64c3c40474797065a33c6634c4046b696e64c400c40573686170659102c40464617461c408"
+    "0000803f00000040"
+)
+GOOD: dict[Any, Any] = {
+    b"nd": True,
+    b"type": "<f4",
+    b"kind": b"",
+    b"shape": [2],
+    b"data": np.array([1, 2], "<f4").tobytes(),
+}
+
+
+def test_the_bytes_of_an_array() -> None:
+    assert bytes(_msgpack.pack_array(np.array([1, 2], np.float32))) == ONE_TWO
+    assert bytes(_msgpack.pack_array(np.array([1, 2], ">f4"))) == ONE_TWO
+    every_other = np.array([1, 0, 2, 0], np.float32)[::2]
+    assert bytes(_msgpack.pack_array(every_other)) == ONE_TWO
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "?"])
+@pytest.mark.parametrize("shape", [(0,), (3,), (300, 128), (2, 3, 4), ()])
+def test_there_and_back(dtype: str, shape: tuple[int, ...]) -> None:
+    array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    found = _msgpack.unpack_array(msgspec.msgpack.decode(_msgpack.pack_array(array)))
+    assert found.dtype == array.dtype
+    np.testing.assert_array_equal(found, array)
+
+
+def test_inside_a_message() -> None:
+    body = _msgpack.write({"values": _msgpack.pack_array(np.array([1, 2], np.float32)), "n": 1})
+    found = msgspec.msgpack.decode(body)
+    assert _msgpack.unpack_array(found["values"]).tolist() == [1, 2]
+    assert found["n"] == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {b"type": "|O", b"data": pickle.dumps([1])},
+        {b"type": "O"},
+        {b"type": b"<f4"},
+        {b"type": "<c8"},
+        {b"type": [["a", "<f4"]], b"kind": b"V"},
+        {b"kind": b"O"},
+        {b"data": b"\x00" * 7},
+        {b"data": "text"},
+        {b"shape": [-2]},
+        {b"shape": [2.0]},
+        {b"shape": [True, 2]},
+        {b"shape": 2},
+        {b"shape": [1] * 8 + [2]},
+        {b"nd": False},
+        {b"nd": 1},
+    ],
+)
+def test_what_is_no_array_is_refused(wrong: dict[bytes, Any]) -> None:
+    with pytest.raises(BadRequest, match="An array must have"):
+        _msgpack.unpack_array({**GOOD, **wrong})
+    assert _msgpack.unpack_array(GOOD).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("value", [None, 3, [1, 2], {"nd": True}, {**GOOD, b"shape": None}])
+def test_another_thing_is_refused(value: object) -> None:
+    with pytest.raises(BadRequest):
+        _msgpack.unpack_array(value)
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        ("application/msgpack", True),
+        ("application/x-msgpack", True),
+        ("application/json, Application/MsgPack;q=0.5", True),
+        ("application/json", False),
+        ("", False),
+        ("*/*", False),
+    ],
+)
+def test_which_headers_name_it(header: str, named: bool) -> None:
+    assert _msgpack.is_msgpack(header) is named
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x81", b'{"items": []}', b"\xdf\xff\xff\xff\xff"])
+def test_a_body_that_is_none(body: bytes) -> None:
+    with pytest.raises(BadRequest):
+        _msgpack.read(body, dict[str, int])
+
+
+def test_a_wrong_field_is_told_by_its_path() -> None:
+    class Shape(msgspec.Struct):
+        items: list[int]
+
+    with pytest.raises(BadRequest, match=r"`items\[\]` must be an integer"):
+        _msgpack.read(msgspec.msgpack.encode({"items": [1, "secret"]}), Shape)

@@ -1,0 +1,212 @@
+"""SIE's wire format, on the fixed engine of dialogue.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from dialogue import CARD, JSON, ask, decode, read, vector
+
+from omnivec.core import errors
+from omnivec.core.errors import Fault
+from omnivec.core.nouns import Encode, Extract, Item, Score, Text
+from omnivec.core.quantise import DTYPES, quantise
+from omnivec.dialects import _msgpack, sie
+
+ENCODE, SCORE = f"/v1/encode/{CARD.name}", f"/v1/score/{CARD.name}"
+PACKED = {"content-type": "application/msgpack", "accept": "application/msgpack"}
+BODY: dict[str, Any] = {"items": [{"text": "hello there"}, {"id": "b", "text": "world"}]}
+
+
+def unpack(reply: Any) -> Any:
+    assert reply.headers["content-type"] == "application/msgpack"
+    return msgspec.msgpack.decode(reply.body)
+
+
+def test_the_task() -> None:
+    options = {
+        "is_query": True,
+        "normalize": False,
+        "dimensions": 64,
+        "max_seq_length": 16,
+        "overflow_policy": "error",
+        "profile": "default",
+        "unknown": [1],
+    }
+    params = {"instruction": "Find it:", "output_dtype": "int8", "options": options}
+    assert decode(ENCODE, {**BODY, "params": params}) == Encode(
+        items=(
+            Item((Text("hello there"),), "Find it:"),
+            Item((Text("world"),), "Find it:", "b"),
+        ),
+        model=CARD.name,
+        role="query",
+        dims=64,
+        normalize=False,
+        overflow="refuse",
+        max_tokens=16,
+        dtype="int8",
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "role"),
+    [
+        ({"is_query": True}, "query"),
+        ({"options": {"is_query": True}}, "query"),
+        ({"options": {"is_query": False}}, "document"),
+        ({"is_query": True, "options": {"is_query": False}}, "document"),
+        ({"options": {"is_query": None}}, None),
+        (None, None),
+    ],
+)
+def test_whether_it_is_a_query_is_read_in_both_places(params: Any, role: str | None) -> None:
+    task = decode(ENCODE, {**BODY, "params": params})
+    assert isinstance(task, Encode)
+    assert task.role == role
+
+
+@pytest.mark.parametrize("accept", ["application/msgpack", "application/x-msgpack", "*/*", None])
+def test_msgpack_is_the_default(accept: str | None) -> None:
+    headers = {"content-type": "application/json"} | ({"accept": accept} if accept else {})
+    reply = unpack(ask("POST", ENCODE, BODY, headers))
+    assert reply["model"] == CARD.name
+    assert [item.get("id") for item in reply["items"]] == [None, "b"]
+    assert "id" not in reply["items"][0]
+    dense = reply["items"][0]["dense"]
+    assert (dense["dims"], dense["dtype"]) == (CARD.dims, "float32")
+    values = _msgpack.unpack_array(dense["values"])
+    np.testing.assert_array_equal(values, vector("hello there", CARD.dims or 0))
+    assert reply["timing"]["total_ms"] == pytest.approx(12.5)
+    assert reply["usage"] == {"input_tokens": 3}
+
+
+def test_both_wire_forms_say_the_same() -> None:
+    packed = ask("POST", ENCODE, _msgpack.write(BODY), PACKED)
+    plain = read(ask("POST", ENCODE, BODY))
+    found = unpack(packed)
+    for item in found["items"]:
+        item["dense"]["values"] = _msgpack.unpack_array(item["dense"]["values"]).tolist()
+    assert found == plain
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype(dtype: str) -> None:
+    body = {**BODY, "params": {"output_dtype": dtype}}
+    reply = unpack(ask("POST", ENCODE, _msgpack.write(body), PACKED))
+    dense = reply["items"][0]["dense"]
+    assert dense["dims"] == CARD.dims
+    assert dense["dtype"] == ("binary" if dtype == "ubinary" else dtype)
+    expected = quantise(vector("hello there", CARD.dims or 0), dtype)  # type: ignore[arg-type]
+    found = _msgpack.unpack_array(dense["values"])
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    assert read(ask("POST", ENCODE, body))["items"][0]["dense"]["values"] == expected.tolist()
+
+
+def test_scores_are_sorted_and_named() -> None:
+    body = {
+        "query": {"id": "q", "text": "deep learning"},
+        "items": [{"text": "weather"}, {"id": "d", "text": "deep learning"}, {"text": "deep"}],
+    }
+    assert decode(SCORE, body) == Score(
+        query=Item((Text("deep learning"),), id="q"),
+        items=(
+            Item((Text("weather"),)),
+            Item((Text("deep learning"),), id="d"),
+            Item((Text("deep"),)),
+        ),
+        model=CARD.name,
+    )
+    reply = read(ask("POST", SCORE, body))
+    assert reply["query_id"] == "q"
+    assert reply["scores"] == [
+        {"item_id": "d", "score": 1.0, "rank": 0},
+        {"item_id": "item-2", "score": 0.5, "rank": 1},
+        {"item_id": "item-0", "score": 0.0, "rank": 2},
+    ]
+
+
+def test_an_instruction_goes_with_the_query() -> None:
+    task = decode(SCORE, {"query": {"text": "a"}, "items": [{"text": "b"}], "instruction": "Rank"})
+    assert isinstance(task, Score)
+    assert (task.query.instruction, task.items[0].instruction) == ("Rank", None)
+
+
+@pytest.mark.parametrize("place", ["params", "options"])
+def test_a_threshold_is_read_in_both_places(place: str) -> None:
+    params = {"labels": ["person"], "threshold": 0.3}
+    if place == "options":
+        params = {"labels": ["person"], "options": {"threshold": 0.3}}
+    task = decode(f"/v1/extract/{CARD.name}", {**BODY, "params": params})
+    assert isinstance(task, Extract)
+    assert (task.labels, task.threshold) == (("person",), 0.3)
+
+
+@pytest.mark.parametrize("name", [CARD.name, f"{CARD.name}:default", "minilm"])
+def test_names_with_slashes_and_a_profile(name: str) -> None:
+    task = decode(f"/v1/encode/{name}", BODY)
+    assert task.model == name.removesuffix(":default")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"items": []}, "items"),
+        ({"items": None}, "items"),
+        ({"items": [{"text": 3}]}, "items[].text"),
+        ({"items": [{}]}, "items[0].text"),
+        ({"items": [{"text": "a", "images": [{"data": "AAAA"}]}]}, "items[0].images"),
+        ({"items": [{"text": "a"}] * 2049}, "items"),
+        ({"params": {"output_types": ["sparse"]}}, "params.output_types"),
+        ({"params": {"output_dtype": "secret"}}, "params.output_dtype"),
+        ({"params": {"options": {"profile": "secret"}}}, "profile"),
+        ({"params": {"options": {"normalize": "secret"}}}, "params.options.normalize"),
+        ({"params": {"options": {"dimensions": 0}}}, "params.options.dimensions"),
+        ({"params": {"options": {"dimensions": 9999}}}, "params.options.dimensions"),
+        ({"params": {"options": {"overflow_policy": "secret"}}}, "params.options.overflow_policy"),
+        ({"params": {"options": {"max_seq_length": 0}}}, "params.options.max_seq_length"),
+    ],
+)
+@pytest.mark.parametrize("headers", [JSON, PACKED], ids=["json", "msgpack"])
+def test_a_wrong_field(fields: dict[str, Any], param: str, headers: dict[str, str]) -> None:
+    body = {**BODY, **fields}
+    raw = msgspec.json.encode(body) if headers is JSON else _msgpack.write(body)
+    reply = ask("POST", ENCODE, raw, headers)
+    assert reply.status == 400
+    assert reply.headers["content-type"] == "application/json"
+    assert read(reply)["detail"]["code"] == "INVALID_INPUT"
+    assert read(reply)["detail"]["param"] == param
+    assert b"secret" not in reply.body
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code", "retry"),
+    [
+        (errors.UnknownModel("x"), 404, "MODEL_NOT_FOUND", None),
+        (errors.TooLong("x"), 400, "INPUT_TOO_LONG", None),
+        (errors.BadRequest("x"), 400, "INVALID_INPUT", None),
+        (errors.Unsupported("x"), 400, "INVALID_INPUT", None),
+        (errors.Overloaded("x"), 503, "QUEUE_FULL", "1"),
+        (errors.Overloaded("x", retry_after=3), 503, "QUEUE_FULL", "3"),
+        (errors.Loading("x", retry_after=5), 503, "MODEL_LOADING", "5"),
+        (errors.Loading("x"), 502, "MODEL_LOAD_FAILED", None),
+        (errors.ModelFailed("x"), 500, "INFERENCE_ERROR", None),
+        (errors.Fault("x"), 500, "INTERNAL_ERROR", None),
+    ],
+)
+def test_faults(fault: Fault, status: int, code: str, retry: str | None) -> None:
+    reply = sie.PLUGIN.fault(fault)
+    assert reply.status == status
+    assert read(reply)["detail"]["code"] == read(reply)["code"] == code
+    assert reply.headers["x-sie-error-code"] == code
+    assert reply.headers.get("retry-after") == retry
+
+
+def test_the_clients_version_comes_back() -> None:
+    for sent, answered in (("0.10.1", "0.10.1"), ("0.3", "0.3"), ("x\r\ny", None), ("", None)):
+        reply = ask("POST", ENCODE, BODY, {**JSON, "x-sie-sdk-version": sent})
+        assert reply.headers.get("x-sie-server-version") == answered
+    assert reply.headers["x-sie-units-input-tokens"] == "3"
