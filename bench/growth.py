@@ -36,8 +36,8 @@ class Curve(NamedTuple):
 
 
 CURVES = (
-    Curve("connections", "12-word texts, 1 to 1024 connections", "connections", 16),
-    Curve("inputs", "12-word texts, 1 to 2048 inputs a request, 2 connections", "inputs", 64),
+    Curve("connections", "12-word texts, 1 to 1024 connections", "connections", 64),
+    Curve("inputs", "12-word texts, 1 to 2048 inputs a request, 2 connections", "inputs", 256),
     Curve("tokens", "8 to 8192 tokens a text, ModernBERT-base shape", "tokens", 128),
 )
 
