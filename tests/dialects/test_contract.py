@@ -16,6 +16,7 @@ from omnivec.core.nouns import Call
 from omnivec.core.seams import Endpoint
 
 CANARY = "canary7f3a"
+PARAMS = {"id": CARD.name}
 NUMBER = 737373737373
 ENDPOINTS = [
     ((dialect.prefixes[0] + endpoint.path).replace("{id:path}", CARD.name), endpoint)
@@ -147,8 +148,13 @@ def test_a_bad_body_is_a_bad_request(path: str, endpoint: Endpoint, name: str) -
 )
 def test_another_content_type_is_refused(path: str, endpoint: Endpoint, header: str) -> None:
     body = msgspec.json.encode(endpoint.example)
+    call = Call("POST", endpoint.path, body, PARAMS, headers={"content-type": header})
+    if header == "application/msgpack" and endpoint.request.__name__.startswith("Sie"):
+        with pytest.raises(errors.BadRequest, match="msgpack"):  # read, and not what it says
+            endpoint.decode(call)
+        return
     with pytest.raises(errors.WrongType, match="header `Content-Type: application/json`"):
-        endpoint.decode(Call("POST", endpoint.path, body, headers={"content-type": header}))
+        endpoint.decode(call)
 
 
 @posts()
@@ -168,7 +174,7 @@ def test_json_is_read_under_all_its_names(
     path: str, endpoint: Endpoint, headers: dict[str, str]
 ) -> None:
     body = msgspec.json.encode(endpoint.example)
-    assert endpoint.decode(Call("POST", endpoint.path, body, headers=headers))
+    assert endpoint.decode(Call("POST", endpoint.path, body, PARAMS, headers=headers))
 
 
 # ── what is never said ───────────────────────────────────────────────────────────────────

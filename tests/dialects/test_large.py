@@ -70,11 +70,14 @@ def test_input_that_cannot_be_read(given: Any, param: str) -> None:
         (RERANK, "documents", "text " * 20),
         (RERANK, "documents", {"text": "text " * 20}),
         ("/rerank", "texts", "text " * 20),
+        ("/v1/encode/minilm", "items", {"text": "text " * 20}),
+        ("/v1/score/minilm", "items", {"text": "text " * 20}),
     ],
     ids=str,
 )
 def test_a_large_batch_is_read_whole(path: str, field: str, item: Any) -> None:
-    found = decode(path, {"query": "q", field: [item] * 2000})
+    query = {"text": "q"} if path.startswith("/v1/score") else "q"
+    found = decode(path, {"query": query, field: [item] * 2000})
     assert isinstance(found, Encode | Score)
     assert [part for item in found.items for part in item.parts] == [Text("text " * 20)] * 2000
 

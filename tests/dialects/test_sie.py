@@ -156,7 +156,7 @@ def test_names_with_slashes_and_a_profile(name: str) -> None:
     [
         ({"items": []}, "items"),
         ({"items": None}, "items"),
-        ({"items": [{"text": 3}]}, "items[].text"),
+        ({"items": [{"text": 3}]}, "items[0].text"),
         ({"items": [{}]}, "items[0].text"),
         ({"items": [{"text": "a", "images": [{"data": "AAAA"}]}]}, "items[0].images"),
         ({"items": [{"text": "a"}] * 2049}, "items"),

@@ -72,7 +72,10 @@ def test_every_post_has_a_body_with_an_example_and_a_curl_line(described):
         assert len(body["examples"]) == len(operation["tags"]), path
         for sample in operation["x-codeSamples"]:
             words = shlex.split(sample["source"].replace("\\\n", " "))
-            assert words[:2] == ["curl", f"http://127.0.0.1:8400{path}"]
+            assert words[:2] == [
+                "curl",
+                f"http://127.0.0.1:8400{path.replace('{id}', 'some/model')}",
+            ]
             json.loads(words[-1])
             assert sample["source"] in operation["description"]
 

@@ -56,6 +56,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     `counted` names the operation in the metrics ("embeddings", "rerank", "similarity").
     `items` names the request's field that holds the task's items, or one field for each: a
     fault about item 1 is then told as `input[1]`, or as the second of those fields.
+    `accept` is the header that a person must send to be answered in JSON, where not everyone is.
     """
 
     method: str
@@ -69,6 +70,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     recognises: Callable[[Mapping[str, msgspec.Raw]], bool] | None = None
     counted: str | None = None
     items: str | tuple[str, ...] = ""
+    accept: str = ""
 
 
 class Dialect(Protocol):

@@ -42,9 +42,14 @@ def read(body: bytes, shape: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(body, type=shape, strict=False)
     except msgspec.ValidationError as error:
-        raise _wire.refusal(str(error)) from None
+        fault = _wire.refusal(str(error))
+        raise fault if fault.param else _invalid() from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise BadRequest("The body must be one valid msgpack map.") from None
+        raise _invalid() from None
+
+
+def _invalid() -> BadRequest:
+    return BadRequest("The body must be one valid msgpack map, as its Content-Type says.")
 
 
 def write(value: Any) -> bytes:
@@ -56,14 +61,14 @@ def write(value: Any) -> bytes:
 
 def pack_array(array: Array) -> msgspec.Raw:
     """As a piece of a message. Little endian, in C order, whatever it was."""
-    laid = np.ascontiguousarray(array)
+    laid = np.asarray(array, order="C")
     if laid.dtype.byteorder == ">":
         laid = laid.astype(laid.dtype.newbyteorder("<"))
     head = (laid.dtype.str, b"", list(laid.shape))
     parts = [b"\x85", _bytes(_ND), b"\xc3"]
     for key, value in zip(_KEYS, head, strict=False):
         parts += [_bytes(key), msgspec.msgpack.encode(value)]
-    parts += [_bytes(b"data"), msgspec.msgpack.encode(memoryview(laid).cast("B"))]
+    parts += [_bytes(b"data"), msgspec.msgpack.encode(laid.reshape(-1).view(np.uint8).data)]
     return msgspec.Raw(b"".join(parts))
 
 

@@ -15,9 +15,7 @@ class SieItem(msgspec.Struct, kw_only=True):
 
     id: Annotated[str | None, Meta(description="Comes back beside the answer.")] = None
     text: Annotated[str | None, Meta(examples=["Hello, world!"])] = None
-    images: Annotated[msgspec.Raw, Meta(description="Not read by any model here yet.")] = (
-        msgspec.Raw()
-    )
+    images: Annotated[Any, Meta(description="Not read by any model here yet.")] = None
 
 
 class SieEncodeParams(msgspec.Struct, kw_only=True):
@@ -58,7 +56,7 @@ class SieExtractParams(msgspec.Struct, kw_only=True):
     """What to look for."""
 
     labels: list[str] | None = None
-    output_schema: msgspec.Raw = msgspec.Raw()
+    output_schema: Any = None
     instruction: str | None = None
     threshold: float | None = None
     options: dict[str, Any] | None = None

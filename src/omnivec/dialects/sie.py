@@ -63,14 +63,11 @@ def _items(items: Sequence[SieItem], instruction: str | None, most: int) -> tupl
 
 
 def _item(item: SieItem, field: str, instruction: str | None = None) -> Item:
-    if item.images not in _NOTHING:
+    if item.images:
         raise Unsupported("Images are not read by any model here.", param=f"{field}.images")
     if item.text is None:
         raise BadRequest(f"`{field}.text` is required.", param=f"{field}.text")
     return Item((Text(item.text),), instruction, item.id)
-
-
-_NOTHING = tuple(map(msgspec.Raw, (b"", b"null", b"[]", b"\xc0", b"\x90")))
 
 
 class _Options:
@@ -322,6 +319,7 @@ class Sie:
             example={"items": [{"text": "Hello, world!"}]},
             counted="encode",
             items="items",
+            accept="application/json",
         ),
         Endpoint(
             method="POST",
@@ -340,6 +338,7 @@ class Sie:
             },
             counted="score",
             items="items",
+            accept="application/json",
         ),
         Endpoint(
             method="POST",
@@ -355,6 +354,7 @@ class Sie:
             },
             counted="extract",
             items="items",
+            accept="application/json",
         ),
     )
 

@@ -147,7 +147,7 @@ def _operation(
     endpoints = [(op.dialect.name, op.endpoint) for op in route.operations]
     url = base + _PARAMETER.sub(lambda _: model, route.template)
     samples = {
-        name: _curl(url, endpoint.example, keyed=keyed)
+        name: _curl(url, endpoint.example, keyed=keyed, accept=endpoint.accept)
         for name, endpoint in endpoints
         if endpoint.example is not None or route.method == "GET"
     }
@@ -244,13 +244,15 @@ def _phrase(status: int) -> str:
     return HTTPStatus(status).phrase + "."
 
 
-def _curl(url: str, example: Any, *, keyed: bool) -> str:
+def _curl(url: str, example: Any, *, keyed: bool, accept: str = "") -> str:
     """A line that works when pasted into a shell."""
     key = " -H 'Authorization: Bearer KEY'" if keyed else ""
     if example is None:
         return f"curl {shlex.quote(url)}{key}"
     body = shlex.quote(json.dumps(example, ensure_ascii=False))
-    return f"curl {shlex.quote(url)}{key} -H 'Content-Type: application/json' \\\n  -d {body}"
+    accepted = f" -H 'Accept: {accept}'" if accept else ""
+    json_ = "-H 'Content-Type: application/json'"
+    return f"curl {shlex.quote(url)}{key}{accepted} {json_} \\\n  -d {body}"
 
 
 def _base(settings: Settings) -> str:
