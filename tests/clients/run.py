@@ -92,8 +92,9 @@ def make_python(name: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     quiet(sys.executable, "-m", "venv", "--without-pip", folder)
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python"]
-    # The pins are complete, so there is nothing to resolve.
-    quiet(*pip, "install", "--no-deps", "--no-compile", "--disable-pip-version-check", "-r", pins)
+    # The pins are complete, so there is nothing to resolve; sie-sdk runs on more than it says.
+    flags = ("--no-deps", "--no-compile", "--disable-pip-version-check", "--ignore-requires-python")
+    quiet(*pip, "install", *flags, "-r", pins)
     (folder / ".made").write_text(stamp)
 
 
