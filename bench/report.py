@@ -165,6 +165,10 @@ the time goes. In short: peers in bf16 are at 40 to 45 % of what this processor 
 omnivec at 74 to 77 %, so two and a half times is the most that there is for passages; a single
 query is bound by the number of small operations on both cores.
 
+## On a GPU
+Not measured: no GPU was at hand. `make bench-gpu` is ready for the Qwen3-Embedding-0.6B and bge-m3
+shapes against sentence-transformers on one; the code that it runs is tested on a processor only.
+
 ## What is not measured
 
 - The generator runs on the server's cores: its share is given, and the figures of fast servers
