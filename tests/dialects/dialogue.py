@@ -50,6 +50,7 @@ CARD = Card(
     architecture="bert",
     tasks=("encode", "score"),
     dims=WIDTH,
+    kinds=("dense",),
     max_tokens=256,
     prompts={"query": "q: "},
     pooling="mean",
@@ -158,6 +159,8 @@ def _outputs(task: Encode | Score) -> tuple[tuple[Output, ...], int, int]:
     if isinstance(task, Encode):
         if task.dims is not None and task.dims > WIDTH:
             raise Unsupported(f"This model's vectors can have 1 to {WIDTH}.", param="dims")
+        if not set(task.kinds) <= set(CARD.kinds):
+            raise Unsupported("This model makes dense vectors.", param="kinds")
         rows = [quantise(vector(text, task.dims or WIDTH), task.dtype) for text in texts]
         return tuple(map(Vectors, rows)), tokens, cut
     query = set(_text(task.query).lower().split())

@@ -11,7 +11,17 @@ from dialogue import CARD, JSON, ask, decode, read, vector
 
 from omnivec.core import errors
 from omnivec.core.errors import Fault
-from omnivec.core.nouns import Encode, Extract, Item, Score, Text
+from omnivec.core.nouns import (
+    Call,
+    Encode,
+    Extract,
+    Item,
+    Result,
+    Score,
+    Sparse,
+    Text,
+    Vectors,
+)
 from omnivec.core.quantise import DTYPES, quantise
 from omnivec.dialects import _msgpack, sie
 
@@ -210,3 +220,39 @@ def test_the_clients_version_comes_back() -> None:
         reply = ask("POST", ENCODE, BODY, {**JSON, "x-sie-sdk-version": sent})
         assert reply.headers.get("x-sie-server-version") == answered
     assert reply.headers["x-sie-units-input-tokens"] == "3"
+
+
+def test_every_kind_of_vector_is_written() -> None:
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    sparse = Sparse(np.array([5, 70000], np.int64), np.array([0.5, 0.25], np.float32))
+    output = Vectors(np.ones(2, np.float32), sparse, rows)
+    call = Call("POST", ENCODE, headers=PACKED)
+    task = Encode((Item((Text("a"),)),), CARD.name, kinds=("dense", "sparse", "multivector"))
+    card = msgspec.structs.replace(CARD, sparse_dims=250002, token_dims=2)
+    reply = unpack(sie.encode_encode(call, task, Result(card, (output,), dims=2)))
+    (item,) = reply["items"]
+    assert {kind: made["dtype"] for kind, made in item.items()} == dict.fromkeys(
+        ("dense", "sparse", "multivector"), "float32"
+    )
+    indices = _msgpack.unpack_array(item["sparse"]["indices"])
+    assert (item["sparse"]["dims"], indices.dtype, indices.tolist()) == (250002, "<i4", [5, 70000])
+    assert _msgpack.unpack_array(item["sparse"]["values"]).tolist() == [0.5, 0.25]
+    assert (item["multivector"]["token_dims"], item["multivector"]["num_tokens"]) == (2, 3)
+    np.testing.assert_array_equal(_msgpack.unpack_array(item["multivector"]["values"]), rows)
+    plain = read(
+        sie.encode_encode(Call("POST", ENCODE, headers=JSON), task, Result(card, (output,)))
+    )
+    assert plain["items"][0]["sparse"]["indices"] == [5, 70000]
+    assert plain["items"][0]["multivector"]["values"] == rows.tolist()
+
+
+def test_half_precision_is_the_only_type_that_changes_sparse_values() -> None:
+    sparse = Sparse(np.array([5], np.int32), np.array([0.1], np.float32))
+    for dtype, expected in (("float16", np.float16), ("int8", np.float32), ("binary", np.float32)):
+        task = Encode((Item((Text("a"),)),), CARD.name, dtype=dtype, kinds=("sparse",))  # type: ignore[arg-type]
+        result = Result(CARD, (Vectors(sparse=sparse),))
+        reply = unpack(sie.encode_encode(Call("POST", ENCODE, headers=PACKED), task, result))
+        values = _msgpack.unpack_array(reply["items"][0]["sparse"]["values"])
+        assert values.dtype == expected
+        assert reply["items"][0]["sparse"]["dtype"] == np.dtype(expected).name
+        assert "dense" not in reply["items"][0]

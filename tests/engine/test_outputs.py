@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from omnivec.engine.outputs import finish
+from omnivec.core.nouns import Sparse, Vectors
+from omnivec.engine.outputs import dot, finish, is_finite, maxsim, unbounded
 
 
 def rows(count: int, dims: int = 48) -> list[np.ndarray[tuple[int], np.dtype[np.float32]]]:
@@ -34,3 +35,35 @@ def test_zeros_stay_zeros_and_the_models_own_row_stays_as_it_was() -> None:
     before = vector.copy()
     finish([vector], None, normalize=True)
     assert (vector == before).all()
+
+
+def vectors(*places: tuple[int, float]) -> Vectors:
+    indices = np.array([place for place, _ in places], np.int32)
+    return Vectors(sparse=Sparse(indices, np.array([value for _, value in places], np.float32)))
+
+
+def test_sparse_vectors_are_compared_where_both_have_something() -> None:
+    query = vectors((3, 1.0), (7, 2.0))
+    others = [vectors((3, 0.5), (9, 9.0)), vectors((7, 0.25), (3, 1.0)), vectors()]
+    assert dot(query, others) == [0.5, 1.5, 0.0]
+
+
+def test_maxsim_adds_up_each_query_tokens_best() -> None:
+    rows = [[[1, 0], [0, 1]], [[1, 0], [0.5, 0.5]], [[0, 1]], np.zeros((0, 2))]
+    query, *others = [Vectors(multivector=np.array(one, np.float32)) for one in rows]
+    assert maxsim(query, others) == [1.5, 1.0, 0.0]
+
+
+def test_scores_without_an_end_keep_their_order_within_one() -> None:
+    scores = [relevance.value for relevance in unbounded([-1.0, 0.0, 1.0, 3.0, 1000.0])]
+    assert scores == pytest.approx([0.0, 0.0, 0.5, 0.75, 1000 / 1001])
+    assert [relevance.raw for relevance in unbounded([3.0])] == [3.0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_of_every_kind_must_be_finite(bad: float) -> None:
+    rows = np.array([[1, bad]], np.float32)
+    assert not is_finite(Vectors(multivector=rows))
+    assert not is_finite(vectors((1, bad)))
+    assert is_finite(vectors((1, 2.0)))
+    assert is_finite(vectors())

@@ -22,6 +22,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Overflow: TypeAlias = Literal["truncate", "refuse"]
 State: TypeAlias = Literal["available", "loading", "loaded", "failed"]
+Kind: TypeAlias = Literal["dense", "sparse", "multivector"]
 Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
 
@@ -113,7 +114,8 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     `model` None means the server's default for this task. `role` is "query", "document" or
     the name of one of the model's prompts. `dims` cuts a Matryoshka vector (None: all).
     `overflow` None means the server's own setting; `max_tokens` can only lower the window.
-    `dtype` is what the numbers are rounded to at the end (core/quantise.py).
+    `dtype` is what the numbers are rounded to at the end (core/quantise.py). `kinds` are the
+    vectors that are wanted, all of them from one pass through the model.
     """
 
     items: tuple[Item, ...]
@@ -124,6 +126,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     overflow: Overflow | None = None
     max_tokens: int | None = None
     dtype: Dtype = "float32"
+    kinds: tuple[Kind, ...] = ("dense",)
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
@@ -167,6 +170,7 @@ class Unit(msgspec.Struct, frozen=True):
     instruction: str | None = None
     overflow: Overflow = "truncate"
     max_tokens: int | None = None
+    kinds: tuple[Kind, ...] = ("dense",)
 
 
 class Features(msgspec.Struct, frozen=True):
@@ -184,11 +188,21 @@ class Features(msgspec.Struct, frozen=True):
     cut: bool = False
 
 
-class Vectors(msgspec.Struct, frozen=True):
-    """`dense`: float32 [d], as pooled: not yet cut, not yet normalised. In a Result: both, and
-    of the type that was asked for."""
+class Sparse(msgspec.Struct, frozen=True):
+    """The places that are not 0: `indices` int32 [k], each once, and `values` float32 [k]."""
 
-    dense: Array
+    indices: Array
+    values: Array
+
+
+class Vectors(msgspec.Struct, frozen=True):
+    """Those of the unit's kinds. `dense`: float32 [d], as pooled: not yet cut, not yet
+    normalised. `multivector`: float32 [tokens, d], each row of length 1. In a Result both are
+    of the type that was asked for, and `dense` is cut and normalised."""
+
+    dense: Array | None = None
+    sparse: Sparse | None = None
+    multivector: Array | None = None
 
 
 class Relevance(msgspec.Struct, frozen=True):
@@ -212,13 +226,16 @@ class Card(msgspec.Struct, frozen=True):
     family: str = ""
     tasks: tuple[str, ...] = ()  # of "encode", "score"
     modalities: tuple[str, ...] = ("text",)
-    dims: int | None = None
+    dims: int | None = None  # of a dense vector
+    kinds: tuple[Kind, ...] = ()  # that it makes
+    sparse_dims: int | None = None  # None also where there is no end, as with hashes
+    token_dims: int | None = None
     max_tokens: int | None = None
     vocabulary: int | None = None
     prompts: Mapping[str, str] = {}
     instructions: bool = False  # whether an instruction changes the input
     pooling: str = ""
-    scoring: str = ""  # how `score` is answered: "cross-encoder", "cosine"
+    scoring: str = ""  # how `score` is answered: "cross-encoder", "cosine", "dot", "maxsim"
     revision: str | None = None
     aliases: tuple[str, ...] = ()
     runtime: str = ""

@@ -18,7 +18,7 @@ class ModelEntry(TypedDict):
     owned_by: str
     name: Annotated[str, Meta(description="The same as id.")]
     inputs: Annotated[list[str], Meta(description='Of "text", "image".')]
-    outputs: Annotated[list[str], Meta(description='Of "dense", "score".')]
+    outputs: Annotated[list[str], Meta(description='Of "dense", "sparse", "multivector", "score".')]
     dims: Annotated[dict[str, int], Meta(examples=[{"dense": 384}])]
     dimensions: Annotated[int | None, Meta(description="The length of a whole vector.")]
     loaded: bool
@@ -40,7 +40,6 @@ class ModelEntry(TypedDict):
     stats: Annotated[dict[str, int], Meta(description="Empty; Infinity's client wants it.")]
 
 
-_OUTPUTS = {"encode": "dense", "score": "score"}
 _CAPABILITIES = {"encode": "embed", "score": "rerank"}
 
 
@@ -53,8 +52,8 @@ def model_entry(card: Card) -> ModelEntry:
         owned_by="omnivec",
         name=card.name,
         inputs=list(card.modalities),
-        outputs=[_OUTPUTS[task] for task in card.tasks],
-        dims={"dense": card.dims} if card.dims and "encode" in card.tasks else {},
+        outputs=[*card.kinds, *(["score"] if "score" in card.tasks else [])],
+        dims=_dims(card),
         dimensions=card.dims,
         loaded=card.state == "loaded",
         max_sequence_length=card.max_tokens,
@@ -74,3 +73,8 @@ def model_entry(card: Card) -> ModelEntry:
         dtype=card.dtype,
         stats={},
     )
+
+
+def _dims(card: Card) -> dict[str, int]:
+    widths = {"dense": card.dims, "sparse": card.sparse_dims, "multivector": card.token_dims}
+    return {kind: width for kind in card.kinds if (width := widths[kind]) is not None}

@@ -1,13 +1,17 @@
-"""SIE's wire types: what its clients send and read."""
+"""SIE's wire types, and its options, which may hold anything."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 from msgspec import Meta
 
+from omnivec.core.errors import BadRequest
+from omnivec.core.nouns import Overflow
 from omnivec.core.quantise import DTYPES
+from omnivec.dialects import _wire
 
 
 class SieItem(msgspec.Struct, kw_only=True):
@@ -22,7 +26,8 @@ class SieEncodeParams(msgspec.Struct, kw_only=True):
     """Wishes for the whole request."""
 
     output_types: Annotated[
-        list[str] | None, Meta(description='Of "dense"; that alone when absent.')
+        list[str] | None,
+        Meta(description='Of "dense", "sparse" and "multivector"; dense alone when absent.'),
     ] = None
     instruction: Annotated[str | None, Meta(description="The task in your own words.")] = None
     output_dtype: Annotated[
@@ -77,11 +82,31 @@ class SieDense(TypedDict):
     values: list[float]
 
 
+class SieSparse(TypedDict):
+    """The places of a vector that are not 0."""
+
+    dims: Annotated[int | None, Meta(description="The vocabulary; null where there is no end.")]
+    dtype: str
+    indices: list[int]
+    values: list[float]
+
+
+class SieMultivector(TypedDict):
+    """A vector for each token."""
+
+    token_dims: int
+    num_tokens: int
+    dtype: str
+    values: list[list[float]]
+
+
 class SieEncoded(TypedDict):
-    """One item's vectors; `id` where the item had one."""
+    """One item's vectors, of the types that were asked for; `id` where the item had one."""
 
     id: NotRequired[str]
     dense: NotRequired[SieDense]
+    sparse: NotRequired[SieSparse]
+    multivector: NotRequired[SieMultivector]
 
 
 class SieTiming(TypedDict):
@@ -142,3 +167,46 @@ class SieExtractReply(TypedDict):
 
     model: str
     items: list[SieExtracted]
+
+
+# ── options ──────────────────────────────────────────────────────────────────────────────
+
+
+class Options:
+    """`params.options`: anything may be there, and what is known must be of the right type."""
+
+    def __init__(self, options: Mapping[str, Any] | None, place: str = "params.options") -> None:
+        self._options = options or {}
+        self._place = place
+
+    def take(self, name: str, shape: Any, what: str) -> Any:
+        """None when absent. Raises BadRequest, which says `what` is taken."""
+        value = self._options.get(name)
+        if value is None:
+            return None
+        try:
+            return msgspec.convert(value, shape, strict=False)
+        except msgspec.ValidationError:
+            param = f"{self._place}.{name}"
+            raise BadRequest(f"`{param}` must be {what}.", param=param) from None
+
+    def overflow(self) -> Overflow | None:
+        word = self.take("overflow_policy", str, "a string")
+        if word is None:
+            return None
+        if word.lower() not in _OVERFLOWS:
+            param = f"{self._place}.overflow_policy"
+            raise BadRequest(f'`{param}` must be "truncate" or "error".', param=param)
+        return _OVERFLOWS[word.lower()]
+
+    def window(self) -> int | None:
+        tokens = self.take("max_seq_length", int, "an integer")
+        return _wire.window(tokens, f"{self._place}.max_seq_length")
+
+
+_OVERFLOWS: Mapping[str, Overflow] = {
+    "truncate": "truncate",
+    "error": "refuse",
+    "reject": "refuse",
+    "refuse": "refuse",
+}

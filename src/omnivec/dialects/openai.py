@@ -20,7 +20,6 @@ from omnivec.core.nouns import (
     Task,
     Text,
     Tokens,
-    Vectors,
 )
 from omnivec.core.outline import VALUES
 from omnivec.core.seams import Endpoint
@@ -314,7 +313,7 @@ def _misfit(fault: BadRequest) -> BadRequest:
 
 def encode_embeddings(call: Call, task: Task, result: Result) -> Reply:
     written = _wire.pack if call.memo["packed"] else _wire.row
-    vectors = [output.dense for output in result.outputs if isinstance(output, Vectors)]
+    vectors = _wire.dense(result)
     return _wire.write_lists(
         EmbeddingList(
             object="list",
@@ -351,7 +350,7 @@ def encode_model(_call: Call, _task: Task, result: Result) -> Reply:
 
 # ── faults ───────────────────────────────────────────────────────────────────────────────
 
-_FIELDS = {"dims": "dimensions", "role": "prompt_name"}
+_FIELDS = {"dims": "dimensions", "role": "prompt_name", "kinds": "model"}
 
 
 class OpenAI:

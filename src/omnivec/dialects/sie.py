@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, cast
 
-import msgspec
+import numpy as np
 from msgspec import Meta
 
 from omnivec.core import errors
@@ -19,7 +19,7 @@ from omnivec.core.nouns import (
     Encode,
     Extract,
     Item,
-    Overflow,
+    Kind,
     Reply,
     Result,
     Score,
@@ -31,6 +31,7 @@ from omnivec.core.quantise import DTYPES
 from omnivec.core.seams import Endpoint
 from omnivec.dialects import _msgpack, _wire
 from omnivec.dialects._sie import (
+    Options,
     SieDense,
     SieEncoded,
     SieEncodeParams,
@@ -41,9 +42,11 @@ from omnivec.dialects._sie import (
     SieExtractReply,
     SieExtractRequest,
     SieItem,
+    SieMultivector,
     SieScored,
     SieScoreReply,
     SieScoreRequest,
+    SieSparse,
     SieTiming,
     SieUsage,
 )
@@ -70,47 +73,7 @@ def _item(item: SieItem, field: str, instruction: str | None = None) -> Item:
     return Item((Text(item.text),), instruction, item.id)
 
 
-class _Options:
-    """`params.options`: anything may be there, and what is known must be of the right type."""
-
-    def __init__(self, options: Mapping[str, Any] | None, place: str = "params.options") -> None:
-        self._options = options or {}
-        self._place = place
-
-    def take(self, name: str, shape: Any, what: str) -> Any:
-        """None when absent. Raises BadRequest, which says `what` is taken."""
-        value = self._options.get(name)
-        if value is None:
-            return None
-        try:
-            return msgspec.convert(value, shape, strict=False)
-        except msgspec.ValidationError:
-            param = f"{self._place}.{name}"
-            raise BadRequest(f"`{param}` must be {what}.", param=param) from None
-
-    def overflow(self) -> Overflow | None:
-        word = self.take("overflow_policy", str, "a string")
-        if word is None:
-            return None
-        if word.lower() not in _OVERFLOWS:
-            param = f"{self._place}.overflow_policy"
-            raise BadRequest(f'`{param}` must be "truncate" or "error".', param=param)
-        return _OVERFLOWS[word.lower()]
-
-    def window(self) -> int | None:
-        tokens = self.take("max_seq_length", int, "an integer")
-        return _wire.window(tokens, f"{self._place}.max_seq_length")
-
-
-_OVERFLOWS: Mapping[str, Overflow] = {
-    "truncate": "truncate",
-    "error": "refuse",
-    "reject": "refuse",
-    "refuse": "refuse",
-}
-
-
-def _model(call: Call, options: _Options) -> str:
+def _model(call: Call, options: Options) -> str:
     """The id, which may end in `:profile`; here every model has the profile "default"."""
     name, colon, profile = call.params["id"].rpartition(":")
     if not colon:
@@ -124,8 +87,7 @@ def _model(call: Call, options: _Options) -> str:
 def decode_encode(call: Call) -> Task:
     request = _read(call, SieEncodeRequest)
     params = request.params or SieEncodeParams()
-    options = _Options(params.options)
-    _check_outputs(params.output_types or options.take("output_types", list[str], "strings"))
+    options = Options(params.options)
     instruction = params.instruction or options.take("instruction", str, "a string")
     is_query = options.take("is_query", bool, "true or false")
     normalize = options.take("normalize", bool, "true or false")
@@ -138,12 +100,22 @@ def decode_encode(call: Call) -> Task:
         overflow=options.overflow(),
         max_tokens=options.window(),
         dtype=_dtype(params.output_dtype or options.take("output_dtype", str, "a string")),
+        kinds=_kinds(params.output_types or options.take("output_types", list[str], "strings")),
     )
 
 
-def _check_outputs(wanted: Sequence[str] | None) -> None:
-    if wanted is not None and set(wanted) != {"dense"}:
-        raise Unsupported('`params.output_types` can be ["dense"].', param="params.output_types")
+_KINDS: tuple[Kind, ...] = ("dense", "sparse", "multivector")
+
+
+def _kinds(wanted: Sequence[str] | None) -> tuple[Kind, ...]:
+    if not wanted:
+        return ("dense",)
+    if not set(wanted) <= set(_KINDS):
+        words = ", ".join(_KINDS)
+        raise BadRequest(
+            f"`params.output_types` must be some of {words}.", param="params.output_types"
+        )
+    return tuple(kind for kind in _KINDS if kind in wanted)
 
 
 def _role(is_query: bool | None) -> str | None:
@@ -161,7 +133,7 @@ def _dtype(word: str | None) -> Dtype:
 
 def decode_score(call: Call) -> Task:
     request = _read(call, SieScoreRequest)
-    options = _Options(request.options, "options")
+    options = Options(request.options, "options")
     return Score(
         query=_item(request.query, "query", _wire.given(request.instruction)),
         items=_items(request.items, None, call.limits.items),
@@ -175,7 +147,7 @@ def decode_score(call: Call) -> Task:
 def decode_extract(call: Call) -> Task:
     request = _read(call, SieExtractRequest)
     params = request.params or SieExtractParams()
-    options = _Options(params.options)
+    options = Options(params.options)
     threshold = options.take("threshold", float, "a number")
     return Extract(
         items=_items(request.items, _wire.given(params.instruction), call.limits.items),
@@ -207,12 +179,11 @@ _MSGPACK = MappingProxyType({"content-type": "application/msgpack"})
 def encode_encode(call: Call, task: Task, result: Result) -> Reply:
     assert isinstance(task, Encode)  # noqa: S101 - `decode_encode` makes nothing else
     packed = not _wants_json(call)
-    items = []
+    items: list[SieEncoded] = []
     for item, output in zip(task.items, result.outputs, strict=True):
         assert isinstance(output, Vectors)  # noqa: S101 - what an Encode gives
-        entry = SieEncoded() if item.id is None else SieEncoded(id=item.id)
-        entry["dense"] = _dense(output.dense, result.dims or 0, task.dtype, packed=packed)
-        items.append(entry)
+        entry = _encoded(output, result, task.dtype, packed=packed)
+        items.append(entry if item.id is None else {"id": item.id, **entry})
     timing = result.timing
     reply = SieEncodeReply(
         model=task.model or result.card.name,
@@ -234,11 +205,31 @@ def _wants_json(call: Call) -> bool:
     return "application/json" in accepted.lower() and not _msgpack.is_msgpack(accepted)
 
 
-def _dense(values: Array, dims: int, dtype: Dtype, *, packed: bool) -> SieDense:
-    row = _wire.row(values) if dtype == "float32" else values
-    written = _msgpack.pack_array(row) if packed else row
+def _encoded(vectors: Vectors, result: Result, dtype: Dtype, *, packed: bool) -> SieEncoded:
+    def written(array: Array) -> Any:
+        return _msgpack.pack_array(array) if packed else array
+
     name = "binary" if dtype == "ubinary" else dtype
-    return SieDense(dims=dims, dtype=name, values=cast("list[float]", written))
+    entry = SieEncoded()
+    if vectors.dense is not None:
+        row = _wire.row(vectors.dense) if dtype == "float32" else vectors.dense
+        entry["dense"] = SieDense(dims=result.dims or 0, dtype=name, values=written(row))
+    if (sparse := vectors.sparse) is not None:
+        half = dtype == "float16"  # the one type that changes sparse values
+        entry["sparse"] = SieSparse(
+            dims=result.card.sparse_dims,
+            dtype="float16" if half else "float32",
+            indices=written(sparse.indices.astype(np.int32, copy=False)),
+            values=written(sparse.values.astype(np.float16) if half else sparse.values),
+        )
+    if (rows := vectors.multivector) is not None:
+        entry["multivector"] = SieMultivector(
+            token_dims=result.card.token_dims or 0,
+            num_tokens=len(rows),
+            dtype=name,
+            values=written(rows),
+        )
+    return entry
 
 
 def encode_score(call: Call, task: Task, result: Result) -> Reply:
@@ -372,6 +363,6 @@ class Sie:
         return _wire.write({"detail": detail, "code": code}, status, headers)
 
 
-_FIELDS = {"dims": "params.options.dimensions"}
+_FIELDS = {"dims": "params.options.dimensions", "kinds": "params.output_types"}
 
 PLUGIN = Sie()

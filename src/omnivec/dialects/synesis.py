@@ -25,7 +25,6 @@ from omnivec.core.nouns import (
     Task,
     Text,
     Url,
-    Vectors,
 )
 from omnivec.core.seams import Endpoint
 from omnivec.dialects import _models, _wire
@@ -214,7 +213,7 @@ def encode_embeddings(_call: Call, _task: Task, result: Result) -> Reply:
 
 
 def _vectors(result: Result) -> list[Any]:
-    return [output.dense for output in result.outputs if isinstance(output, Vectors)]
+    return _wire.dense(result)
 
 
 def _spent(result: Result) -> Spent:
@@ -311,7 +310,7 @@ def encode_models(_call: Call, _task: Task, result: Result) -> Reply:
 
 # ── the dialect ──────────────────────────────────────────────────────────────────────────
 
-_FIELDS = {"dims": "dimension"}
+_FIELDS = {"dims": "dimension", "kinds": "model"}
 _SEGMENT = re.compile(r"[^.\[\]]+")
 
 

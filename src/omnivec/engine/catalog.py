@@ -25,6 +25,8 @@ ID = re.compile(rf"{WORD}(/{WORD})?")
 ALIAS = re.compile(rf"({WORD}(?:/{WORD})?)=(.+)")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}")
 TEST = re.compile(r"(fake(?:-reranker)?)(?::(.*))?")
+BUILT_IN = {"omnivec/bm25": ("bm25", ("bm25", "Qdrant/bm25"))}
+"""Models without weights that come with the program: their folder and what else they are called."""
 OPTION = re.compile(r"([a-z_]+)=([^,=]+)")
 
 
@@ -136,7 +138,7 @@ class Catalog:
         return found
 
     def spec(self, argument: str, *, revision: str | None = None) -> Spec:
-        """`[alias=]id-or-folder[@revision]`, or `fake[:key=value,...]`.
+        """`[alias=]id-or-folder[@revision]`, `omnivec/bm25`, or `fake[:key=value,...]`.
 
         A folder is what looks like a path (/, ./, ../, ~), or a folder with a model in it.
         Raises CheckpointError for anything else that is not a Hugging Face id.
@@ -147,6 +149,9 @@ class Catalog:
         test = TEST.fullmatch(target)
         if test is not None:
             spec = _test(test[1], test[2])
+        elif target in BUILT_IN:
+            folder, aliases = BUILT_IN[target]
+            spec = Spec(target, str(MODELS / folder), "folder", aliases)
         elif looks_like_path(target) or holds_model(Path(target)):
             spec = _folder(target)
         else:

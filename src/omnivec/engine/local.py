@@ -10,8 +10,10 @@ from functools import partial
 
 from omnivec.core.errors import BadRequest, UnknownModel, Unsupported
 from omnivec.core.nouns import (
+    Array,
     Card,
     Describe,
+    Dtype,
     Encode,
     Extract,
     Output,
@@ -27,10 +29,10 @@ from omnivec.core.settings import Settings
 from omnivec.engine.catalog import resolve
 from omnivec.engine.intake import CHUNK, Feed, Intake
 from omnivec.engine.job import Job
-from omnivec.engine.outputs import cosine, finish, relevance
+from omnivec.engine.outputs import cosine, dense, dot, finish, maxsim, relevance, unbounded
 from omnivec.engine.resident import Resident
 from omnivec.engine.store import Store
-from omnivec.engine.work import Splitter, check_dims, is_short, letters
+from omnivec.engine.work import Splitter, check_dims, check_kinds, is_short, letters
 
 MANY = 128
 """Outputs that are cut and normalised on the event loop at most."""
@@ -129,8 +131,7 @@ class LocalEngine:
         verb = "encode" if isinstance(task, Encode) else "score"
         if task.model is not None:
             return self._find(task.model)
-        # before its files are read a model's tasks are unknown: it may be the one
-        can = [r for r in self._residents.values() if verb in r.card.tasks or not r.card.tasks]
+        can = [r for r in self._residents.values() if _is_able(r.card, task)]
         if not can:
             raise UnknownModel(f"No model here can {_ABILITY[verb]}.", param="model")
         return min(can, key=lambda resident: _reluctance(resident.card, verb))
@@ -163,17 +164,23 @@ class LocalEngine:
         """The model's outputs as the answers to the task's items."""
         if isinstance(task, Score) and card.scoring == "cross-encoder":
             return tuple(outputs)
-        dense = [output.dense for output in outputs if isinstance(output, Vectors)]
+        vectors = [output for output in outputs if isinstance(output, Vectors)]
         if isinstance(task, Score):
-            return tuple(relevance(cosine(dense[0], dense[1:])))
-        dims = task.dims or self._default_dims(card)
-        matrix = finish(dense, dims, normalize=task.normalize)
-        return tuple(Vectors(dense=row) for row in quantise(matrix, task.dtype))
+            return _compared(card, vectors)
+        rows: Sequence[Array | None] = [None] * len(vectors)
+        if "dense" in task.kinds:
+            dims = task.dims or self._default_dims(card)
+            matrix = finish(dense(vectors), dims, normalize=task.normalize)
+            rows = list(quantise(matrix, task.dtype))
+        return tuple(
+            Vectors(row, one.sparse, _rounded(one.multivector, task.dtype))
+            for row, one in zip(rows, vectors, strict=True)
+        )
 
     def _length(self, task: Encode | Score, card: Card, found: Sequence[Output]) -> int | None:
         """Of the vectors that are answered, before eight signs became a byte."""
         first = found[0]
-        if not isinstance(task, Encode) or not isinstance(first, Vectors):
+        if not isinstance(task, Encode) or not isinstance(first, Vectors) or first.dense is None:
             return None
         return len(first.dense[: task.dims or self._default_dims(card)])
 
@@ -181,6 +188,28 @@ class LocalEngine:
         """The setting, as far as the model's vectors are that long."""
         wanted = self._settings.default_dims
         return wanted if wanted is None or card.dims is None else min(wanted, card.dims)
+
+
+def _compared(card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
+    """The documents' scores, the first of the vectors being the query's."""
+    query, documents = vectors[0], vectors[1:]
+    if card.scoring == "dot":
+        return tuple(unbounded(dot(query, documents)))
+    if card.scoring == "maxsim":
+        return tuple(unbounded(maxsim(query, documents)))
+    rows = dense(vectors)
+    return tuple(relevance(cosine(rows[0], rows[1:])))
+
+
+def _rounded(rows: Array | None, dtype: Dtype) -> Array | None:
+    return None if rows is None else quantise(rows, dtype)
+
+
+def _is_able(card: Card, task: Encode | Score) -> bool:
+    """Before its files are read a model's tasks are unknown: it may be the one."""
+    if isinstance(task, Score) or not card.tasks:
+        return "score" in card.tasks or not card.tasks
+    return "encode" in card.tasks and set(task.kinds) <= set(card.kinds)
 
 
 _ABILITY = {"encode": "make embeddings", "score": "rerank"}
@@ -201,6 +230,7 @@ def _check(task: Encode | Score, card: Card) -> None:
         raise Unsupported(f"This model cannot {_ABILITY[verb]}.", param="model")
     if isinstance(task, Encode):
         check_dims(task.dims, card)
+        check_kinds(task.kinds, card)
 
 
 def _ignored(task: Encode | Score, card: Card) -> tuple[str, ...]:

@@ -113,9 +113,10 @@ class Memory:
             ticket.waiting = []
 
     def keep(self, ticket: Ticket, answer: Answer) -> None:
-        """Remember what was computed, where there is a store."""
-        if self._store is not None:
-            self._store.put(ticket.key, pack(answer))
+        """Remember what was computed, where there is a store; it has no form for vectors that
+        are not dense."""
+        if self._store is not None and (packed := pack(answer)):
+            self._store.put(ticket.key, packed)
 
     def abandon(self, tickets: Sequence[Ticket]) -> bool:
         """Close the tickets, so that nobody joins them any more, unless somebody waits at one
@@ -224,9 +225,11 @@ def _placed(fault: Fault, item: int) -> Fault:
 
 
 def pack(answer: Answer) -> bytes:
-    """Vectors as pooled, before any cut: one entry serves all lengths."""
+    """Vectors as pooled, before any cut: one entry serves all lengths. Empty for other kinds."""
     output = answer.output
     if isinstance(output, Vectors):
+        if output.dense is None or output.sparse is not None or output.multivector is not None:
+            return b""
         head, numbers = VECTORS, np.ascontiguousarray(output.dense, "<f4").tobytes()
     else:
         head, numbers = RELEVANCE, struct.pack("<dd", output.value, output.raw)

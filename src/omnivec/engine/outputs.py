@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from omnivec.core.nouns import Floats, Output, Relevance, Vectors
+from omnivec.core.nouns import Array, Floats, Output, Relevance, Sparse, Vectors
 
 
 def is_finite(output: Output) -> bool:
     if isinstance(output, Vectors):
-        # one pass without a temporary: a NaN or an infinity survives into the sum of squares
-        return math.isfinite(float(np.vdot(output.dense, output.dense)))
+        sparse = output.sparse.values if output.sparse is not None else None
+        return all(map(_is_finite, (output.dense, sparse, output.multivector)))
     return math.isfinite(output.value) and math.isfinite(output.raw)
+
+
+def _is_finite(numbers: Array | None) -> bool:
+    """In one pass without a temporary: a NaN or an infinity survives into the sum of squares."""
+    return numbers is None or math.isfinite(float(np.vdot(numbers, numbers)))
+
+
+def dense(outputs: Sequence[Output]) -> list[Array]:
+    return [o.dense for o in outputs if isinstance(o, Vectors) and o.dense is not None]
 
 
 def finish(vectors: Sequence[Floats], dims: int | None, *, normalize: bool) -> Floats:
@@ -41,6 +50,35 @@ def cosine(query: Floats, documents: Sequence[Floats]) -> list[float]:
     matrix = finish([query, *documents], None, normalize=True)
     scores: list[float] = np.clip(matrix[1:] @ matrix[0], -1.0, 1.0).tolist()
     return scores
+
+
+def dot(query: Vectors, documents: Sequence[Vectors]) -> list[float]:
+    """Of one sparse vector with each of the others: the sum over the places both have."""
+    if query.sparse is None:
+        return []
+    asked = dict(zip(query.sparse.indices.tolist(), query.sparse.values.tolist(), strict=True))
+    return [_dot(asked, one.sparse) for one in documents if one.sparse is not None]
+
+
+def _dot(asked: Mapping[int, float], document: Sparse) -> float:
+    pairs = zip(document.indices.tolist(), document.values.tolist(), strict=True)
+    return math.fsum(asked.get(place, 0.0) * value for place, value in pairs)
+
+
+def maxsim(query: Vectors, documents: Sequence[Vectors]) -> list[float]:
+    """Late interaction (ColBERT, arXiv 2004.12832): for each token of the query its best
+    product with a token of the document, added up. 0 for a document without tokens."""
+    rows = query.multivector
+    if rows is None:
+        return []
+    others = [one.multivector for one in documents if one.multivector is not None]
+    return [float((rows @ other.T).max(axis=1).sum()) if len(other) else 0.0 for other in others]
+
+
+def unbounded(scores: Sequence[float]) -> list[Output]:
+    """Scores without an upper end, for clients that filter by thresholds within 0..1: their
+    order is kept by s / (1 + s)."""
+    return [Relevance(value=max(0.0, score) / (1 + max(0.0, score)), raw=score) for score in scores]
 
 
 def relevance(cosines: Sequence[float]) -> list[Output]:

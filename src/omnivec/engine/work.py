@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from omnivec.core.errors import BadRequest, Unsupported
-from omnivec.core.nouns import Card, Encode, Image, Item, Overflow, Part, Score, Text, Tokens, Unit
+from omnivec.core.nouns import (
+    Card,
+    Encode,
+    Image,
+    Item,
+    Kind,
+    Overflow,
+    Part,
+    Score,
+    Text,
+    Tokens,
+    Unit,
+)
 from omnivec.engine.vocabulary import Vocabulary
 
 LETTERS_PER_TOKEN = 4
@@ -13,6 +25,8 @@ LETTERS_PER_TOKEN = 4
 SHORT = 512
 """Characters that are prepared in less time than handing them to another thread takes."""
 FEW = 4
+COMPARED: Mapping[str, tuple[Kind, ...]] = {"dot": ("sparse",), "maxsim": ("multivector",)}
+"""What a query and a document are compared by, under each `Card.scoring` but the usual ones."""
 
 
 class Splitter:
@@ -52,6 +66,7 @@ class Splitter:
         field: str | None = None,
     ) -> list[Unit]:
         overflow = task.overflow or self._overflow
+        kinds = task.kinds if isinstance(task, Encode) else COMPARED.get(card.scoring, ("dense",))
         return [
             Unit(
                 parts=self._parts(item, card, field or f"[{i}]"),
@@ -59,6 +74,7 @@ class Splitter:
                 instruction=item.instruction,
                 overflow=overflow,
                 max_tokens=task.max_tokens,
+                kinds=kinds,
             )
             for i, item in enumerate(items)
         ]
@@ -86,6 +102,11 @@ def check_dims(dims: int | None, card: Card) -> None:
         raise Unsupported(
             f"This model's vectors can have 1 to {card.dims} dimensions.", param="dims"
         )
+
+
+def check_kinds(kinds: Sequence[Kind], card: Card) -> None:
+    if not set(kinds) <= set(card.kinds):
+        raise Unsupported(f"This model makes {', '.join(card.kinds)} vectors.", param="kinds")
 
 
 def is_short(task: Encode | Score) -> bool:

@@ -107,6 +107,7 @@ class EncoderFamily:
             prompts=prompts.texts,
             instructions=prompts.instructions,
             pooling=chain.pooling,
+            kinds=("dense",),
             scoring="cosine",
             revision=checkpoint.revision,
         )

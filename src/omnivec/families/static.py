@@ -57,6 +57,7 @@ class StaticFamily:
             prompts=prompts.texts,
             instructions=prompts.instructions,
             pooling="mean",
+            kinds=("dense",),
             scoring="cosine",
             revision=checkpoint.revision,
         )

@@ -29,10 +29,10 @@ from omnivec.core.nouns import (
     Result,
     Score,
     Text,
-    Vectors,
 )
 from omnivec.core.settings import Settings
 from omnivec.engine.local import LocalEngine
+from omnivec.engine.outputs import dense
 from omnivec.hosts.assemble import local_engine
 
 T = TypeVar("T")
@@ -103,8 +103,7 @@ class AsyncEngine:
             return Encode(part, model, role, dims, normalize)
 
         outputs = await self._outputs(items or _items([""], None), task)
-        rows = [out.dense for out in outputs if isinstance(out, Vectors)]
-        return np.stack(rows)[: len(items)]  # none at all: one was made for its length
+        return np.stack(dense(outputs))[: len(items)]  # none at all: one was made for its length
 
     async def rerank(
         self,
