@@ -141,12 +141,26 @@ def test_the_report_is_written_from_stored_results(
         result["samples"].append({**point, "suite": "growth"})
     cost = _sample("omnivec", 0, "cost", cpu_us=95.0, texts_per_second=9000.0)
     result["samples"].append({**cost, "suite": "cost"})
+    for x in (1.0, 2.0):
+        turn = _sample(
+            "omnivec", 0, "soak", x=x, of="mix", requests=5, bad=0, resident_mb=400.0, lag_ms=3.0
+        )
+        result["samples"].append({**turn, "suite": "soak"})
     assert report.store(result).name == "2026-01-02-abc1234.json"
     assert report.store(result).name == "2026-01-02-abc1234.2.json"
     written = (tmp_path / "BENCHMARKS.md").read_text()
-    for said in ("From 16 on: at least 95 %", "one request, us: 95.0", "What is not measured"):
+    for said in (
+        "From 64 on: at least 95 %",
+        "one request, us: 95.0",
+        "10 requests of mix in turn, 0 failed; at most 400 MB",
+        "What is not measured",
+    ):
         assert said in written
     drawn = re.findall(r"\]\((.+\.svg)\)", written)
-    assert {Path(one).name for one in drawn} == {"default-ratios.svg", "growth-connections.svg"}
+    assert {Path(one).name for one in drawn} == {
+        "default-ratios.svg",
+        "growth-connections.svg",
+        "soak.svg",
+    }
     assert all((tmp_path / one).exists() for one in drawn)
     assert not re.search(r"\n\n\n", written)

@@ -134,7 +134,8 @@ class OpenVINOSession:
             after()
             self._wide.put(request)
 
-        self._widening = Thread(target=work, daemon=True, name="widen")
+        # no daemon: a process that ends while OpenVINO compiles would be aborted
+        self._widening = Thread(target=work, name="widen")
         self._widening.start()
 
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
