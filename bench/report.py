@@ -176,8 +176,7 @@ shapes against sentence-transformers on one; the code that it runs is tested on 
   slows its clients down; the tail of an open stream of arrivals would be longer for everybody.
   Loopback only: no network, no TLS, no proxy.
 - A few seconds a figure and a few repeats on a virtual machine that others share: differences
-  under about 10 % mean nothing here. Nothing says how a server does after days; memory after a run
-  of a few minutes stands in for that of an hour.
+  under about 10 % mean nothing here. Nothing says how a server does after days.
 - Only the default model has trained weights. Other shapes have random ones of the real size:
   their cost is right, their vectors mean nothing, and agreement with the reference shows equal
   arithmetic, not quality. They share the default model's tokenizer, so the time that XLM-R's own

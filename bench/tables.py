@@ -285,7 +285,8 @@ def cost(result: Result) -> list[str]:
 def soak(result: Result) -> list[str]:
     samples = [s for s in result["samples"] if s["suite"] == "soak" and s["workload"] == "soak"]
     points = soak_points(result)
-    lines = ["## Mixed load for long: ours alone", "", _stamp(result), ""]
+    stamp = f"One run, {result['date']}, commit {result['commit']}. `{result['command']}`"
+    lines = ["## Mixed load for long: ours alone", "", stamp, ""]
     lines += _head(["minutes", "unit", "resident"])
     for wanted in SOAKED:
         x, resident = min(points, key=lambda point: abs(point[0] - wanted))
