@@ -426,7 +426,7 @@ def test_heavy_batches_are_short_while_light_requests_come() -> None:
     async def scenario(batcher: Batcher) -> int:
         await start(batcher, items(*[100] * 20)).wait()
         before = len(model.batches)
-        bulk = start(batcher, items(*[100] * 40))
+        bulk = start(batcher, items(*[100] * 20))
         await start(batcher, items(8)).wait()
         await bulk.wait()
         return before
