@@ -75,7 +75,7 @@ FLAGS: Mapping[str, Flag] = {
         "cl100k|model|refuse",
     ),
     "load_wait": Flag("Seconds that a request waits for a model that is loading.", "SECONDS"),
-    "max_age": Flag("Seconds after which nothing overtakes a waiting item.", "SECONDS"),
+    "max_age": Flag("Seconds after which only light requests overtake a waiting item.", "SECONDS"),
     "batch_timeout": Flag("Seconds after which a running batch is given up.", "SECONDS"),
     "header_timeout": Flag("Seconds that a client has for its headers.", "SECONDS"),
     "body_timeout": Flag("Seconds that a client has for its body.", "SECONDS"),

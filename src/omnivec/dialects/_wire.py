@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from omnivec.core import errors
 from omnivec.core.errors import BadRequest, Fault, ModelFailed, Unsupported, WrongType
-from omnivec.core.nouns import Array, Call, Floats, Overflow, Relevance, Reply, Result, Vectors
+from omnivec.core.nouns import Call, Floats, Overflow, Relevance, Reply, Result
 from omnivec.core.outline import BLOCK, Outline, read_text
 
 T = TypeVar("T")
@@ -299,12 +299,6 @@ def _pieces(entries: list[Any]) -> Iterable[bytes]:
 
 STRIDE = 16
 """Entries that are written in one step: of vectors, some thousand numbers."""
-
-
-def dense(result: Result) -> list[Array]:
-    """The dense vectors of an answer, in order."""
-    found = (output for output in result.outputs if isinstance(output, Vectors))
-    return [vectors.dense for vectors in found if vectors.dense is not None]
 
 
 def row(vector: Floats) -> Any:

@@ -22,6 +22,7 @@ from omnivec.core.nouns import (
     Tokens,
 )
 from omnivec.core.outline import VALUES
+from omnivec.core.outputs import dense
 from omnivec.core.seams import Endpoint
 from omnivec.dialects import _models, _wire
 
@@ -313,7 +314,7 @@ def _misfit(fault: BadRequest) -> BadRequest:
 
 def encode_embeddings(call: Call, task: Task, result: Result) -> Reply:
     written = _wire.pack if call.memo["packed"] else _wire.row
-    vectors = _wire.dense(result)
+    vectors = dense(result.outputs)
     return _wire.write_lists(
         EmbeddingList(
             object="list",

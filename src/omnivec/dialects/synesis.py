@@ -26,6 +26,7 @@ from omnivec.core.nouns import (
     Text,
     Url,
 )
+from omnivec.core.outputs import dense
 from omnivec.core.seams import Endpoint
 from omnivec.dialects import _models, _wire
 
@@ -213,7 +214,7 @@ def encode_embeddings(_call: Call, _task: Task, result: Result) -> Reply:
 
 
 def _vectors(result: Result) -> list[Any]:
-    return _wire.dense(result)
+    return dense(result.outputs)
 
 
 def _spent(result: Result) -> Spent:

@@ -24,12 +24,13 @@ from omnivec.core.nouns import (
     Usage,
     Vectors,
 )
+from omnivec.core.outputs import dense
 from omnivec.core.quantise import quantise
 from omnivec.core.settings import Settings
 from omnivec.engine.catalog import resolve
 from omnivec.engine.intake import CHUNK, Feed, Intake
 from omnivec.engine.job import Job
-from omnivec.engine.outputs import cosine, dense, dot, finish, maxsim, relevance, unbounded
+from omnivec.engine.outputs import cosine, dot, finish, maxsim, relevance, unbounded
 from omnivec.engine.resident import Resident
 from omnivec.engine.store import Store
 from omnivec.engine.work import Splitter, check_dims, check_kinds, is_short, letters

@@ -22,10 +22,6 @@ def _is_finite(numbers: Array | None) -> bool:
     return numbers is None or math.isfinite(float(np.vdot(numbers, numbers)))
 
 
-def dense(outputs: Sequence[Output]) -> list[Array]:
-    return [o.dense for o in outputs if isinstance(o, Vectors) and o.dense is not None]
-
-
 def finish(vectors: Sequence[Floats], dims: int | None, *, normalize: bool) -> Floats:
     """[d] each to one float32 [n, dims]: cut first (Matryoshka), then L2-normalised.
 

@@ -30,9 +30,9 @@ from omnivec.core.nouns import (
     Score,
     Text,
 )
+from omnivec.core.outputs import dense
 from omnivec.core.settings import Settings
 from omnivec.engine.local import LocalEngine
-from omnivec.engine.outputs import dense
 from omnivec.hosts.assemble import local_engine
 
 T = TypeVar("T")
