@@ -310,11 +310,17 @@ Step: TypeAlias = Pool | Dense | LayerNorm | Normalize
 class Head(msgspec.Struct, frozen=True):
     """A graph's last steps, named and not coded, so that each runtime does them on the device.
 
-    kind "tokens": the hidden states [B, T, H] through `steps` (no Pool among them).
     kind "pooled": `steps` begins with a Pool; one vector for each row, [B, d].
+    kind "tokens": `steps` (no Pool among them) over single tokens' hidden states, [K, d]: those
+    of the K tokens that a mask keeps, row after row, so that no padding is computed or leaves.
     kind "logits": the architecture's own classification head, [B, labels]; no steps.
-    The session returns the result under the name "output", as float32.
+
+    The session returns the result under the name "output", as float32. `also` are further
+    outputs of the same pass, under names of their own. The mask of a "tokens" head comes as
+    "output_mask" or "NAME_mask", int64 [B, T]: without "output_mask" every token that is
+    attended to is kept, without "NAME_mask" none is.
     """
 
     kind: Literal["tokens", "pooled", "logits"]
     steps: tuple[Step, ...] = ()
+    also: Mapping[str, Head] = {}
