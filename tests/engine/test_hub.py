@@ -440,7 +440,7 @@ def test_progress_is_told_in_bytes(
     ],
 )
 def test_what_the_disk_refuses_is_explained(error: Exception, words: str, tmp_path: Path) -> None:
-    text = explain(error, catalog().spec("org/whole"), tmp_path)
+    text = str(explain(error, catalog().spec("org/whole"), tmp_path))
     assert words in text
     assert "org/whole" in text or str(tmp_path) in text
 

@@ -6,14 +6,21 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
+
+Cause: TypeAlias = Literal["GATED", "NOT_FOUND", "OOM", "NETWORK", "DEPENDENCY", "UNKNOWN"]
 
 
 class CheckpointError(Exception):
     """A model cannot be served from these files. The text says why and what to do, for the
-    person who runs the server; it may name files, so it never goes to a client."""
+    person who runs the server; it may name files, so it never goes to a client. `cause` is
+    for programs, in SIE's words."""
+
+    def __init__(self, text: str, cause: Cause = "UNKNOWN") -> None:
+        super().__init__(text)
+        self.cause: Cause = cause
 
 
 class Checkpoint:
@@ -105,3 +112,7 @@ class Checkpoint:
                 "code when it is opened; use a revision with model.safetensors, or convert it"
             )
         raise CheckpointError(f"{self.name}: model.safetensors is missing from {self.folder}")
+
+    def size(self) -> int:
+        """Bytes of the main graph's weights. Raises CheckpointError."""
+        return sum(file.stat().st_size for file in self.weights())

@@ -138,6 +138,11 @@ class Runtime(Protocol):
         """`dtype` is "auto", "f32", "bf16", "f16" or "int8". Raises `CheckpointError`."""
         ...
 
+    def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
+        """About how many bytes of memory that graph will take once it is open and used. Raises
+        CheckpointError."""
+        ...
+
     def describe(self, session: Session) -> tuple[str, str]:
         """(device, dtype) as a person would say them: ("cpu", "bf16")."""
         ...

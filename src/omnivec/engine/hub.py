@@ -277,7 +277,7 @@ def download(spec: Spec, progress: Progress | None = None) -> Path:
                 )
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(explain(error, spec, cache_folder())) from error
+            raise explain(error, spec, cache_folder()) from error
     gaps = list(_gaps(folder))
     if gaps:
         raise CheckpointError(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omnivec.core.checkpoint import CheckpointError
+from omnivec.core.machine import installed
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._openvino.limits import reason
 
@@ -37,6 +38,10 @@ SMALL = 512 * 2**20
 """Bytes of weights up to which a model is held twice, for throughput and for latency; larger
 ones up to one PART of the memory that there is."""
 PART = 8
+FLOAT = 4  # bytes of a weight in most files
+PACKED = {"f32": 1.0, "bf16": 0.5, "int8": 0.25}  # of the file's size, in a graph
+SPARE = 1.2
+SCRATCH = 48_000_000  # bytes: a graph's kernels and what a batch passes through it
 TOGETHER = 64  # activations that int8 rounds with one scale (docs/experiments.md)
 KERNELS = 256  # kept for each stream; without an end, each new shape costs 1 MB for good
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -80,12 +85,21 @@ class OpenVINO:
                 "do not fit each other"
             ) from error
         weights.rest()
-        size = sum(file.stat().st_size for file in checkpoint.weights())
-        if streams > 1 and size <= max(SMALL, installed() // PART):
+        if is_wide(checkpoint, streams):
             session.widen(
                 lambda: core.compile_model(model, "CPU", _wishes(chosen, 1)), weights.rest
             )
         return session
+
+    def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
+        """Measured on three shapes (docs/experiments.md): each graph packs the matrices anew,
+        the word embeddings stay in the file."""
+        del graph
+        size, config = checkpoint.size(), checkpoint.config
+        words = config.get("vocab_size", 0) * config.get("hidden_size", 0) * FLOAT
+        chosen = precision(dtype, checkpoint.name)
+        packed = max(size - words, size // 4) * PACKED[chosen] * (1 + is_wide(checkpoint, cores()))
+        return int(SCRATCH + SPARE * packed)
 
     def describe(self, session: Session) -> tuple[str, str]:
         return "cpu", session.dtype if isinstance(session, OpenVINOSession) else ""
@@ -172,6 +186,11 @@ class OpenVINOSession:
             raise ValueError(f"a segment is not in 0..{limits.segments - 1}")
         if limits.positions is not None and mask[:, limits.positions :].any():
             raise ValueError(f"a row is longer than {limits.positions} tokens")
+
+
+def is_wide(checkpoint: Checkpoint, streams: int) -> bool:
+    """Whether it is held a second time, for one batch on all cores."""
+    return streams > 1 and checkpoint.size() <= max(SMALL, installed() // PART)
 
 
 def _wishes(dtype: str, streams: int) -> dict[str, Any]:
@@ -275,19 +294,6 @@ def cores() -> int:
     """The cores that this process may use: its affinity, and a container's CPU quota."""
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, min(allowed, _quota()))
-
-
-@cache
-def installed() -> int:
-    """Bytes of memory that this process may use: the machine's, or a container's limit."""
-    try:
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):  # unknown here
-        return 0
-    try:
-        return min(pages, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # no cgroup v2, or no limit
-        return pages
 
 
 def _quota() -> int:
