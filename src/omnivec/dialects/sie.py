@@ -357,7 +357,6 @@ class Sie:
         if code == "QUEUE_FULL":
             headers.setdefault("retry-after", "1")
         if isinstance(fault, errors.LoadFailed):
-            headers.pop("retry-after", None)  # its clients would wait where it says "failed"
             detail |= {
                 "error_class": fault.cause,
                 "permanent": fault.retry_after is None,
