@@ -97,7 +97,7 @@ def test_half_precision_weights_are_widened_and_not_rounded(copied, dtype):
         told = {name: torch.from_numpy(array) for name, array in IDS.items()}
         expected = model(**told).last_hidden_state.numpy()
     got = opened(folder, Head("tokens")).run(IDS)["output"]
-    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(got, expected.reshape(got.shape), atol=1e-5, rtol=0)
 
 
 def nomic_names(name):

@@ -17,20 +17,22 @@ Move: TypeAlias = Callable[[Array], Tensor]
 HeadRun: TypeAlias = Callable[[Tensor, Packing, Move], Tensor]
 
 
-def build(checkpoint: Checkpoint, head: Head, device: str) -> HeadRun:
-    """The steps as one function of the hidden states [S, H] and their packing: [B, d], or
-    [B, T, d] of tokens. They are done in float32 whatever the model's dtype: they cost next
-    to nothing. Raises CheckpointError."""
+def build(checkpoint: Checkpoint, name: str, head: Head, device: str) -> HeadRun:
+    """The steps of the output `name` as one function of the hidden states [S, H] and their
+    packing: [B, d], or [K, d] of tokens. They are done in float32 whatever the model's dtype:
+    they cost next to nothing. Raises CheckpointError."""
     pools = [step for step in head.steps if isinstance(step, Pool)]
     layers = [_layer(checkpoint, step, device) for step in head.steps if not isinstance(step, Pool)]
 
     def run(x: Tensor, packing: Packing, move: Move) -> Tensor:
         for step in pools:
             x = pool(x, step.modes, packing, move)
+        if name in packing.given:
+            x = x[move(packing.given[name])]
         x = x.float()
         for layer in layers:
             x = layer(x)
-        return x if pools else _unpack(x, packing, move)
+        return x
 
     return run
 
@@ -59,14 +61,6 @@ def _reduce(x: Tensor, how: str, starts: Tensor) -> Tensor:
 
     # its checks of `starts` would wait for the device
     return torch.segment_reduce(x, how, offsets=starts, axis=0, unsafe=True)
-
-
-def _unpack(x: Tensor, packing: Packing, move: Move) -> Tensor:
-    """[S, d] to [B, T, d], zeros where nothing is attended to."""
-    rows, width = packing.shape
-    padded = x.new_zeros((rows * width, x.shape[-1]))
-    padded[move(packing.places)] = x
-    return padded.unflatten(0, (rows, width))
 
 
 def _layer(checkpoint: Checkpoint, step: Step, device: str) -> Layer:
