@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import LAYER_NORM_EPSILON, NORM_FLOOR, activation
 from omnivec.core.nouns import Array, Dense, Head, LayerNorm, Normalize, Pool, Step
+from omnivec.runtimes._torch.loading import state
 from omnivec.runtimes._torch.packing import Packing
 
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
@@ -82,16 +83,29 @@ def _layer(checkpoint: Checkpoint, step: Step, device: str) -> Layer:
 
 
 def _weights(checkpoint: Checkpoint, file: str, device: str, *names: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        found = {name: tensor.float() for name, tensor in load(checkpoint.read(file)).items()}
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{checkpoint.name}: {file} cannot be read ({error}); download it again"
-        ) from error
+    found = {name: tensor.float() for name, tensor in _tensors(checkpoint, file).items()}
     for name in names:
         if name not in found:
             raise CheckpointError(f"{checkpoint.name}: {file} lacks {name}; download it again")
     return {name: tensor.to(device) for name, tensor in found.items()}
+
+
+def _tensors(checkpoint: Checkpoint, file: str) -> dict[str, Tensor]:
+    """Of a head's step alone: a file may hold the whole model beside it."""
+    from safetensors import SafetensorError, safe_open
+
+    if not checkpoint.has(file):
+        raise CheckpointError(f"{checkpoint.name}: {file} is missing; download the model again")
+    if not file.endswith(".safetensors"):
+        found = state(checkpoint.name, checkpoint.path(file))
+        return {name: found[name] for name in found if name in _NAMES}
+    try:
+        with safe_open(checkpoint.path(file), framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys() if name in _NAMES}  # noqa: SIM118 - it is no dict
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{checkpoint.name}: {file} cannot be read ({error}); download it again"
+        ) from error
+
+
+_NAMES = {"linear.weight", "linear.bias", "norm.weight", "norm.bias"}
