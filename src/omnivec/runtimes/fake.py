@@ -36,6 +36,7 @@ from typing import NamedTuple
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.core.heads import computed, kept, named, of_tokens
 from omnivec.core.nouns import Array, Floats, Head
 from omnivec.core.seams import SessionLost
 
@@ -111,8 +112,20 @@ class FakeSession:
         if self._lost or self._closed.is_set():
             raise SessionLost("the fake session is gone")
         self._misbehave(ids[mask])
-        rows = [self._row(row[kept], len(row)) for row, kept in zip(ids, mask, strict=True)]
-        return {"output": np.stack(rows)}
+        there = computed(of_tokens(self._head), arrays)
+        outputs = {}
+        for name, head in named(self._head).items():
+            if head.kind == "tokens":
+                given = kept(name, arrays)
+                rows = [
+                    self._tokens(row[one], wanted[one])
+                    for row, one, wanted in zip(ids, there, given, strict=True)
+                ]
+                outputs[name] = np.concatenate(rows)
+            else:
+                pairs = zip(ids, mask, strict=True)
+                outputs[name] = np.stack([self._row(head, row[one]) for row, one in pairs])
+        return outputs
 
     def close(self) -> None:
         self._closed.set()
@@ -134,21 +147,20 @@ class FakeSession:
     def _marked(self, fault: str, ids: Array) -> bool:
         return fault in self._markers and bool((ids == self._markers[fault]).any())
 
-    def _row(self, ids: Array, width: int) -> Floats:
-        """[dims] of a pooled head, [1] of logits, [width, dims] of tokens."""
-        if self._marked("nan", ids):
-            return np.full_like(self._numbers(ids, width), np.nan)
-        return self._numbers(ids, width)
+    def _row(self, head: Head, ids: Array) -> Floats:
+        """[dims] of a pooled head, [1] of logits."""
+        if head.kind == "logits":
+            return self._marred(numbers(ids, 1) * np.float32(_SPAN), ids)
+        return self._marred(unit(numbers(ids, self._options.dims)), ids)
 
-    def _numbers(self, ids: Array, width: int) -> Floats:
+    def _tokens(self, ids: Array, wanted: Array) -> Floats:
+        """[K, dims], of the wanted ones among a row's tokens."""
         dims = self._options.dims
-        if self._head.kind == "logits":
-            return numbers(ids, 1) * np.float32(_SPAN)
-        if self._head.kind == "pooled":
-            return unit(numbers(ids, dims))
-        tokens = np.zeros((width, dims), np.float32)
-        tokens[: len(ids)] = unit(numbers(ids, len(ids) * dims).reshape(-1, dims))
-        return tokens
+        rows = unit(numbers(ids, len(ids) * dims).reshape(-1, dims))
+        return self._marred(rows[wanted], ids)
+
+    def _marred(self, found: Floats, ids: Array) -> Floats:
+        return np.full_like(found, np.nan) if self._marked("nan", ids) else found
 
 
 def numbers(ids: Array, count: int) -> Floats:
