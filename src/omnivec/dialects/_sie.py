@@ -13,6 +13,8 @@ from omnivec.core.nouns import Overflow
 from omnivec.core.quantise import DTYPES
 from omnivec.dialects import _wire
 
+Share = Annotated[float, Meta(ge=0, le=1)]
+
 
 class SieItem(msgspec.Struct, kw_only=True):
     """One thing to encode, to score or to extract from."""
@@ -66,9 +68,7 @@ class SieExtractParams(msgspec.Struct, kw_only=True):
     ] = None
     output_schema: Annotated[Any, Meta(description="Not read: no model here fills one in.")] = None
     instruction: Annotated[str | None, Meta(description="For models that follow one.")] = None
-    threshold: Annotated[
-        float | None, Meta(ge=0, le=1, description="What scores less is left out.")
-    ] = None
+    threshold: Annotated[Share | None, Meta(description="What scores less is left out.")] = None
     options: Annotated[
         dict[str, Any] | None,
         Meta(description="profile, threshold, multi_label, hypothesis_template, top_k, "

@@ -34,6 +34,7 @@ from omnivec.core.seams import Endpoint
 from omnivec.dialects import _msgpack, _wire
 from omnivec.dialects._sie import (
     Options,
+    Share,
     SieClass,
     SieDense,
     SieEncoded,
@@ -151,8 +152,7 @@ def decode_extract(call: Call) -> Task:
     request = _read(call, SieExtractRequest)
     params = request.params or SieExtractParams()
     options = Options(params.options)
-    share = Annotated[float, Meta(ge=0, le=1)]
-    threshold = options.take("threshold", share, "a number from 0 to 1")
+    threshold = options.take("threshold", Share, "a number from 0 to 1")
     template = options.take("hypothesis_template", str, "a string")
     instruction = params.instruction or options.take("instruction", str, "a string")
     return Extract(
