@@ -99,6 +99,18 @@ def test_what_such_a_model_cannot_do(url: str) -> None:
     assert b"No model here can make embeddings" in said.body
 
 
+def test_predict_as_tei(url: str) -> None:
+    texts = [[item["text"]] for item in ITEMS]
+    rows = request(url, "/predict", {"inputs": texts, "model": "emotions"}).json
+    expected = [item["classifications"] for item in extract(url, "emotions").json["items"]]
+    assert rows == expected
+    one = request(url, "/predict", {"inputs": ITEMS[0]["text"], "model": "emotions"}).json
+    assert one == expected[0]
+    said = request(url, "/predict", {"inputs": "a", "model": "org/nli"})
+    assert said.status == 422
+    assert b"labels of yours" in said.body
+
+
 def test_the_list_of_models_tells(url: str) -> None:
     models = {one["id"]: one for one in request(url, "/v1/models").json["data"]}
     assert models["org/nli"]["zero_shot"] is True
