@@ -134,13 +134,16 @@ def _dtype(word: str | None) -> Dtype:
 def decode_score(call: Call) -> Task:
     request = _read(call, SieScoreRequest)
     options = Options(request.options, "options")
+    weights = options.weights()
+    raw = options.take("raw_scores", bool, "true or false")
     return Score(
         query=_item(request.query, "query", _wire.given(request.instruction)),
         items=_items(request.items, None, call.limits.items),
         model=_model(call, options),
-        raw=bool(options.take("raw_scores", bool, "true or false")),
+        raw=bool(weights) if raw is None else raw,  # a mode is named for the score it gives
         overflow=options.overflow(),
         max_tokens=options.window(),
+        weights=weights,
     )
 
 
@@ -363,6 +366,10 @@ class Sie:
         return _wire.write({"detail": detail, "code": code}, status, headers)
 
 
-_FIELDS = {"dims": "params.options.dimensions", "kinds": "params.output_types"}
+_FIELDS = {
+    "dims": "params.options.dimensions",
+    "kinds": "params.output_types",
+    "weights": "options.score_mode",
+}
 
 PLUGIN = Sie()
