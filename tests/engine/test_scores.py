@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from checkpoints import SENTENCES
-from multivectors import Opened, build_bge_m3
+from multivectors import Opened, build_bge_m3, build_stanford
 from omnivec.core.errors import Unsupported
 from omnivec.core.nouns import Encode, Item, Kind, Relevance, Result, Score, Task, Text, Vectors
 from omnivec.core.settings import Settings
 from omnivec.families.bge_m3 import KINDS, PLUGIN
+from omnivec.families.colbert import PLUGIN as COLBERT
 from omnivec.hosts.assemble import local_engine
 
 QUERY, DOCUMENTS = SENTENCES[0], [*SENTENCES[:4], "", "fox", " ".join(SENTENCES)]
@@ -116,3 +117,27 @@ def test_what_a_model_cannot_compare_is_refused(model: str, weights: Any) -> Non
     with pytest.raises(Unsupported, match="compares") as fault:
         run(model, score(weights))
     assert fault.value.param == "weights"
+
+
+def test_a_colbert_model_scores_by_maxsim(tiny: Any, tmp_path: Path) -> None:
+    folder = build_stanford(tiny, tmp_path)
+    model = Opened(COLBERT, folder)
+    (query,) = model.rows([QUERY], role="query")
+    expected = [float((query @ one.T).max(1).sum()) for one in model.rows(DOCUMENTS)]
+    plain, named, other = run(
+        f"colbert={folder}",
+        score(()),
+        score((("multivector", 1.0),)),
+        Encode(items([QUERY]), role="query", kinds=("multivector",)),
+    )
+    raws = [one.raw for one in plain.outputs if isinstance(one, Relevance)]
+    np.testing.assert_allclose(raws, expected, rtol=0, atol=1e-4)
+    assert plain.outputs == named.outputs
+    (encoded,) = other.outputs
+    assert isinstance(encoded, Vectors)
+    np.testing.assert_allclose(encoded.multivector, query, rtol=0, atol=1e-5)
+    with pytest.raises(Unsupported, match="multivector") as fault:
+        run(f"colbert={folder}", score(HYBRID))
+    assert fault.value.param == "weights"
+    with pytest.raises(Unsupported, match="multivector"):
+        run(f"colbert={folder}", Encode(items([QUERY]), model="colbert"))
