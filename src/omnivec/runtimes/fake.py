@@ -28,7 +28,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -102,6 +102,8 @@ class FakeSession:
         if self._lost or self._closed.is_set():
             raise SessionLost("the fake session is gone")
         self._misbehave(ids[mask])
+        if self._head.kind == "words":
+            return _words([row[kept] for row, kept in zip(ids, mask, strict=True)])
         rows = [self._row(row[kept], len(row)) for row, kept in zip(ids, mask, strict=True)]
         return {"output": np.stack(rows)}
 
@@ -140,6 +142,16 @@ class FakeSession:
         tokens = np.zeros((width, dims), np.float32)
         tokens[: len(ids)] = unit(numbers(ids, len(ids) * dims).reshape(-1, dims))
         return tokens
+
+
+def _words(rows: Sequence[Array]) -> dict[str, Array]:
+    """The words that a row has, each with a number that follows from all of them."""
+    found = [np.unique(ids) for ids in rows]
+    return {
+        "output": np.concatenate([np.abs(numbers(ids, len(ids))) for ids in found]),
+        "rows": np.repeat(np.arange(len(found)), [len(ids) for ids in found]),
+        "columns": np.concatenate(found).astype(np.int64),
+    }
 
 
 def numbers(ids: Array, count: int) -> Floats:

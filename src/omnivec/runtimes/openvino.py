@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from omnivec.runtimes._openvino.blocks import Encoded
 
 BATCH_TOKENS = 1024
+BATCH_WORDS = 512
+"""Where a vocabulary's logits follow: the longer the batch, the more of them there are."""
 SMALL = 512 * 2**20
 """Bytes of weights up to which a model is held twice, for throughput and for latency; larger
 ones up to one PART of the memory that there is."""
@@ -52,7 +54,8 @@ class OpenVINO:
     rank = 0
 
     def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:
-        del graph, head  # one graph for each checkpoint here, and every head
+        del head  # all of them are built here
+        checkpoint = checkpoint.part(graph)
         if device not in ("auto", "cpu"):
             return f"the openvino runtime runs on the CPU, not on {device!r}; use --device cpu"
         if find_spec("openvino") is None:
@@ -62,6 +65,7 @@ class OpenVINO:
     def open(
         self, checkpoint: Checkpoint, graph: str, head: Head, device: str, dtype: str
     ) -> Session:
+        checkpoint = checkpoint.part(graph)
         why = self.can(checkpoint, graph, head, device)
         if why is not None:
             raise CheckpointError(f"{checkpoint.name}: {why}")
@@ -73,6 +77,8 @@ class OpenVINO:
         try:
             compiled = core.compile_model(model, "CPU", _wishes(chosen, streams))
             session = OpenVINOSession(compiled, encoded, streams, chosen)
+            if head.kind == "words":
+                session.batch_cost = BATCH_WORDS
             session.run(_few_tokens(encoded))  # packs the weights
         except RuntimeError as error:
             raise CheckpointError(
@@ -114,6 +120,7 @@ class OpenVINOSession:
         self.streams = streams
         self.dtype = dtype
         self._encoded = encoded
+        self._names = [output.get_any_name() for output in compiled.outputs]
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
@@ -149,7 +156,10 @@ class OpenVINOSession:
             if request is None:
                 raise SessionLost("this session was closed")
             request.infer(inputs, share_inputs=True)
-            return {"output": np.array(request.get_output_tensor(0).data, np.float32)}
+            return {
+                name: np.array(request.get_output_tensor(index).data)
+                for index, name in enumerate(self._names)
+            }
         finally:
             line.put(request)
 

@@ -1,4 +1,4 @@
-"""A checkpoint and a head to one OpenVINO model with the output "output", float32."""
+"""A checkpoint and a head to one OpenVINO model, its outputs named as `Head` says."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from openvino import Model, Type
 from openvino import opset15 as ops
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.core.nouns import Vocabulary
+from omnivec.runtimes._openvino import words
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
 from omnivec.runtimes._openvino.heads import first_place, project, reads_first
 from omnivec.runtimes._openvino.limits import ARCHITECTURES
@@ -36,17 +38,20 @@ def build(
         inputs = inputs._replace(chosen=chosen)
         encoded = architecture.encode(checkpoint.config, body, inputs)
         if head.kind == "logits":
-            output = architecture.classify(checkpoint.config, weights, encoded, inputs)
+            outputs = {"output": architecture.classify(checkpoint.config, weights, encoded, inputs)}
+        elif head.kind == "words":
+            (step,) = (step for step in head.steps if isinstance(step, Vocabulary))
+            anchor = architecture.ANCHOR
+            outputs = words.find(encoded, step, checkpoint.config, weights, inputs, anchor)
         else:
-            output = project(encoded, head.steps, inputs, checkpoint)
+            outputs = {"output": project(encoded, head.steps, inputs, checkpoint)}
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
             f"{checkpoint.architecture} model needs; download the model again"
         ) from error
-    result = ops.result(output)
-    result.get_output_tensor(0).set_names({"output"})
-    model = Model([result], list(inputs[: len(INPUTS)]), checkpoint.architecture)
+    results = [_result(name, output) for name, output in outputs.items()]
+    model = Model(results, list(inputs[: len(INPUTS)]), checkpoint.architecture)
     return model, encoded._replace(hidden=None), weights
 
 
@@ -55,6 +60,12 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pool_mask", "tokens"
 
 def _parameter(name: str) -> Any:
     made = ops.parameter([-1] if name == "tokens" else [-1, -1], Type.i64, name)
+    made.get_output_tensor(0).set_names({name})
+    return made
+
+
+def _result(name: str, output: Any) -> Any:
+    made = ops.result(output)
     made.get_output_tensor(0).set_names({name})
     return made
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.nouns import Array, Head
+from omnivec.core.nouns import Array, Head, Vocabulary
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import architectures, attention, budget, heads
 from omnivec.runtimes._torch.loading import load
@@ -44,12 +45,14 @@ class TorchSession:
         self._model = load(
             checkpoint,
             getattr(torch, _DTYPES[dtype]),
-            logits=self._logits,
+            kind=head.kind,
             attention=attention.register() if self._packed else None,
         ).to(device)
         self._rows = _table_rows(self._model.base_model)
         self._accepts = set(inspect.signature(self._model.forward).parameters)
-        self._head = None if self._logits else heads.build(checkpoint, head, device)
+        self._step = next((step for step in head.steps if isinstance(step, Vocabulary)), None)
+        none = self._logits or self._step is not None
+        self._head = None if none else heads.build(checkpoint, head, device)
         self._queueing = threading.Lock()
         self.batch_cost = self._budget()
 
@@ -60,8 +63,11 @@ class TorchSession:
         try:
             # a batch is queued whole: two that alternate would both hold their memory
             with self._torch.inference_mode(), self._queueing:
-                output = self._fetch(self._output(arrays, packing).float())
-            return {"output": output()}
+                outputs = {
+                    name: self._fetch(output)
+                    for name, output in self._outputs(arrays, packing).items()
+                }
+            return {name: output() for name, output in outputs.items()}
         except getattr(self._torch, "AcceleratorError", ()) as error:  # since torch 2.8
             raise SessionLost("the GPU reported an error") from error
 
@@ -77,6 +83,17 @@ class TorchSession:
             self._torch.cuda.empty_cache()
 
     # ── the model ────────────────────────────────────────────────────────────────────────
+
+    def _outputs(self, arrays: Mapping[str, Array], packing: Packing) -> dict[str, Tensor]:
+        if self._step is None:
+            return {"output": self._output(arrays, packing).float()}
+        if self._packed is None or self._packed.spell is None:
+            logits = self._model(**self._feed(arrays), **self._told()).logits.flatten(0, 1)
+            states, spell = logits[self._move(packing.places)], _same
+        else:
+            states = self._run_packed(self._packed, arrays, packing)
+            spell = partial(self._packed.spell, self._model)
+        return heads.words(self._step, spell, states, packing, self._move)
 
     def _output(self, arrays: Mapping[str, Array], packing: Packing) -> Tensor:
         if self._packed is None:
@@ -169,6 +186,10 @@ class TorchSession:
         if not isinstance(found, int):
             return None
         return found - (int(config.pad_token_id or 0) + 1)  # RoBERTa's kin keep some back
+
+
+def _same(logits: Tensor) -> Tensor:
+    return logits
 
 
 def _table_rows(base: Any) -> dict[str, int]:
