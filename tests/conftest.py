@@ -9,3 +9,4 @@ os.environ.update(
 )
 
 from checkpoints import tiny_checkpoints  # noqa: F401 - the environment comes first
+from sparse_checkpoints import sparse_checkpoints  # noqa: F401

@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from omnivec.core.heads import ACTIVATIONS, activation, apply, computed, kept, of_tokens, pool
-from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool
+from omnivec.core.heads import (
+    ACTIVATIONS,
+    activation,
+    apply,
+    computed,
+    kept,
+    of_tokens,
+    pool,
+    words,
+)
+from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool, Vocabulary
 
 NAMES = {"mean_sqrt_len": "mean_sqrt_len_tokens", "last": "lasttoken"}
 MODES = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "last")
@@ -148,3 +157,30 @@ def test_normalising_nothing_gives_nothing():
 def test_a_classification_head_is_not_done_here():
     with pytest.raises(ValueError, match="architecture"):
         apply(Head("logits"), hidden_states(), np.ones((2, 5)), {})
+
+
+@pytest.mark.parametrize("padding", MASKS)
+@pytest.mark.parametrize("function", ["relu", "log1p_relu"])
+@pytest.mark.parametrize("mode", ["max", "sum"])
+def test_words_are_weighed_as_sentence_transformers_does(mode, function, padding):
+    import torch
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
+
+    logits, mask = hidden_states(), np.array(MASKS[padding])
+    features = {
+        "token_embeddings": torch.from_numpy(logits.copy()),
+        "attention_mask": torch.from_numpy(mask),
+    }
+    theirs = SpladePooling(mode, function).eval()(features)["sentence_embedding"].numpy()
+    names = {"relu": "log1p_relu", "log1p_relu": "log1p_log1p_relu"}
+    ours = words(Vocabulary(mode, names[function]), logits, mask)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_words_of_a_row_that_keeps_none_are_zero():
+    for mode in ("max", "sum"):
+        mask = np.array([[0, 0, 0, 0, 0], [1, 0, 0, 0, 0]])
+        ours = words(Vocabulary(mode, "relu"), hidden_states(), mask)
+        assert not ours[0].any()
+        np.testing.assert_array_equal(ours[1], np.maximum(hidden_states()[1, 0], 0))

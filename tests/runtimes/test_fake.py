@@ -12,7 +12,7 @@ import pytest
 
 import omnivec
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Head, Pool, Text, Unit
+from omnivec.core.nouns import Head, Pool, Text, Unit, Vocabulary
 from omnivec.core.seams import Model, SessionLost
 from omnivec.families.cross_encoder import PLUGIN as CROSS_ENCODER
 from omnivec.families.encoder import PLUGIN as ENCODER
@@ -81,6 +81,18 @@ def test_hidden_states_can_be_had() -> None:
     assert output.shape == (2, 5)
     arrays["output_mask"] = np.array([[0, 1, 0]])
     np.testing.assert_array_equal(session.run(arrays)["output"], output[1:])
+
+
+def test_words_can_be_had() -> None:
+    head = Head("words", (Vocabulary("max", "log1p_relu"),))
+    session = PLUGIN.open(checkpoint(), "main", head, "cpu", "f32")
+    arrays = {"input_ids": np.array([[8, 7, 8], [9, 0, 0]])}
+    arrays["attention_mask"] = np.array([[1, 1, 1], [1, 0, 0]])
+    found = session.run(arrays)
+    assert found["rows"].tolist() == [0, 0, 1]
+    assert found["columns"].tolist() == [7, 8, 9]
+    assert found["output"].shape == (3,)
+    assert (found["output"] > 0).all()
 
 
 def test_options_reach_the_session() -> None:

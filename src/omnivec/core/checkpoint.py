@@ -58,6 +58,19 @@ class Checkpoint:
         """`model_type` of config.json: "bert", "xlm-roberta", …; "" where it has none."""
         return str(self.config.get("model_type", ""))
 
+    def part(self, graph: str) -> Checkpoint:
+        """The model of its own that the folder `graph` holds, as a Router's routes have; this
+        checkpoint itself where there is no such folder."""
+        if not self.has(f"{graph}/config.json"):
+            return self
+        return Checkpoint(
+            self.name,
+            self.path(graph),
+            revision=self.revision,
+            overrides=self.overrides,
+            options=self.options,
+        )
+
     def path(self, relative: str) -> Path:
         """A file of this checkpoint. Raises CheckpointError for one outside its folder.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from omnivec.core.nouns import Array, Dense, Floats, Head, LayerNorm, Normalize, Pool
+from omnivec.core.nouns import Array, Dense, Floats, Head, LayerNorm, Normalize, Pool, Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -66,18 +66,18 @@ def apply(
 
     `weights` are tensors by file, then by name. `pool_mask` [B, T] says which of the unmasked
     tokens are pooled (sentence-transformers' `include_prompt: false`) and `output_mask` [B, T]
-    which tokens a head of kind "tokens" keeps; None means all that are attended to.
-    Raises ValueError for kind "logits", which belongs to the architecture.
+    which tokens a head of kind "tokens" keeps; None means all that are attended to. Raises
+    ValueError for kinds "logits" and "words", which begin with the architecture's own.
     """
-    if head.kind == "logits":
-        raise ValueError("a classification head has no steps: it belongs to the architecture")
+    if head.kind in ("logits", "words"):
+        raise ValueError(f"a head of {head.kind} belongs to the architecture")
     x = hidden.astype(np.float32)
     if head.kind == "tokens":
         x = x[(mask if output_mask is None else output_mask).astype(bool)]
     for step in head.steps:
         if isinstance(step, Pool):
             x = pool(step, x, mask, mask if pool_mask is None else pool_mask)
-        else:
+        elif not isinstance(step, Vocabulary):
             x = _project(step, x, weights)
     return x
 
@@ -86,6 +86,15 @@ def pool(step: Pool, hidden: Floats, mask: Array, pool_mask: Array) -> Floats:
     """[B, T, H] to [B, len(modes) * H], the modes side by side in the step's order."""
     kept = pool_mask.astype(bool)
     return np.concatenate([_POOLS[mode](hidden, mask, kept) for mode in step.modes], axis=1)
+
+
+def words(step: Vocabulary, logits: Floats, pool_mask: Array) -> Floats:
+    """Logits [B, T, V] to [B, V]; 0 for a row that keeps nothing. SPLADE: arXiv 2107.05720
+    (sum), 2109.10086 (max); a second log1p: 2504.14839."""
+    weights = np.where(pool_mask.astype(bool)[..., None], np.maximum(logits, 0), np.float32(0))
+    for _ in range(step.function.count("log1p")):
+        weights = np.log1p(weights)
+    return np.asarray(weights.max(axis=1) if step.mode == "max" else weights.sum(axis=1))
 
 
 def activation(name: str) -> str:

@@ -350,7 +350,15 @@ class Normalize(msgspec.Struct, frozen=True, tag=True):
     """x / max(|x|, 1e-12) over the last axis."""
 
 
-Step: TypeAlias = Pool | Dense | LayerNorm | Normalize
+class Vocabulary(msgspec.Struct, frozen=True, tag=True):
+    """A masked language model's logits [B, T, V] to one number >= 0 for each word of the
+    vocabulary, [B, V]: `function` of each, and the greatest or the sum over the tokens."""
+
+    mode: Literal["max", "sum"]
+    function: Literal["relu", "log1p_relu", "log1p_log1p_relu"]
+
+
+Step: TypeAlias = Pool | Dense | LayerNorm | Normalize | Vocabulary
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -360,6 +368,9 @@ class Head(msgspec.Struct, frozen=True):
     kind "tokens": `steps` (no Pool among them) over single tokens' hidden states, [K, d]: those
     of the K tokens that a mask keeps, row after row, so that no padding is computed or leaves.
     kind "logits": the architecture's own classification head, [B, labels]; no steps.
+    kind "words": `steps` is one Vocabulary, after the architecture's own language model head.
+    "output" [N] is what is not 0 of all rows; "rows" and "columns", int64 [N], say where it
+    is, row after row and in each by columns.
 
     The session returns the result under the name "output", as float32. `also` are further
     outputs of the same pass, under names of their own. The mask of a "tokens" head comes as
@@ -367,6 +378,6 @@ class Head(msgspec.Struct, frozen=True):
     attended to is kept, without "NAME_mask" none is.
     """
 
-    kind: Literal["tokens", "pooled", "logits"]
+    kind: Literal["tokens", "pooled", "logits", "words"]
     steps: tuple[Step, ...] = ()
     also: Mapping[str, Head] = {}

@@ -30,7 +30,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -112,6 +112,8 @@ class FakeSession:
         if self._lost or self._closed.is_set():
             raise SessionLost("the fake session is gone")
         self._misbehave(ids[mask])
+        if self._head.kind == "words":
+            return _words([row[one] for row, one in zip(ids, mask, strict=True)])
         there = computed(of_tokens(self._head), arrays)
         outputs = {}
         for name, head in named(self._head).items():
@@ -161,6 +163,16 @@ class FakeSession:
 
     def _marred(self, found: Floats, ids: Array) -> Floats:
         return np.full_like(found, np.nan) if self._marked("nan", ids) else found
+
+
+def _words(rows: Sequence[Array]) -> dict[str, Array]:
+    """The words that a row has, each with a number that follows from all of them."""
+    found = [np.unique(ids) for ids in rows]
+    return {
+        "output": np.concatenate([np.abs(numbers(ids, len(ids))) for ids in found]),
+        "rows": np.repeat(np.arange(len(found)), [len(ids) for ids in found]),
+        "columns": np.concatenate(found).astype(np.int64),
+    }
 
 
 def numbers(ids: Array, count: int) -> Floats:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from omnivec.runtimes._openvino.blocks import Encoded
 
 BATCH_TOKENS = 1024
+BATCH_WORDS = 512
+"""Where a vocabulary's logits follow: the longer the batch, the more of them there are."""
 SMALL = 512 * 2**20
 """Bytes of weights up to which a model is held twice, for throughput and for latency; larger
 ones up to one PART of the memory that there is."""
@@ -60,7 +62,8 @@ class OpenVINO:
     rank = 0
 
     def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:
-        del graph, head  # one graph for each checkpoint here, and every head
+        del head  # all of them are built here
+        checkpoint = checkpoint.part(graph)
         if device not in ("auto", "cpu"):
             return f"the openvino runtime runs on the CPU, not on {device!r}; use --device cpu"
         if find_spec("openvino") is None:
@@ -70,6 +73,7 @@ class OpenVINO:
     def open(
         self, checkpoint: Checkpoint, graph: str, head: Head, device: str, dtype: str
     ) -> Session:
+        checkpoint = checkpoint.part(graph)
         why = self.can(checkpoint, graph, head, device)
         if why is not None:
             raise CheckpointError(f"{checkpoint.name}: {why}")
@@ -81,6 +85,8 @@ class OpenVINO:
         try:
             compiled = core.compile_model(model, "CPU", _wishes(chosen, streams))
             session = OpenVINOSession(compiled, encoded, head, streams, chosen)
+            if head.kind == "words":
+                session.batch_cost = BATCH_WORDS
             session.run(_few_tokens(encoded))  # packs the weights
         except RuntimeError as error:
             raise CheckpointError(
@@ -133,7 +139,7 @@ class OpenVINOSession:
         self.streams = streams
         self.dtype = dtype
         self._encoded = encoded
-        self._outputs = list(heads.named(head))
+        self._names = [output.get_any_name() for output in compiled.outputs]
         self._of_tokens = heads.of_tokens(head)
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(streams):
@@ -183,7 +189,7 @@ class OpenVINOSession:
             request.infer(inputs, share_inputs=True)
             return {
                 name: _copied(request.get_output_tensor(index), kept.get(name))
-                for index, name in enumerate(self._outputs)
+                for index, name in enumerate(self._names)
             }
         finally:
             line.put(request)
@@ -235,7 +241,7 @@ def _kept(names: Iterable[str], arrays: Mapping[str, Array]) -> dict[str, Array]
 
 def _copied(tensor: Any, kept: Array | None) -> Array:
     """An output, without the rows that only rounded its size up."""
-    return np.array(tensor.data[: None if kept is None else len(kept)], np.float32)
+    return np.array(tensor.data[: None if kept is None else len(kept)])
 
 
 def _inputs(arrays: Mapping[str, Array], kept: Mapping[str, Array]) -> tuple[Array, ...]:

@@ -28,6 +28,7 @@ class TorchRuntime:
         self._distant: WeakSet[Workers] = WeakSet()
 
     def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:  # noqa: ARG002
+        checkpoint = checkpoint.part(graph)
         if checkpoint.architecture in _OURS:
             return f"transformers has no {checkpoint.architecture}"
         missing = [name for name in ("torch", "transformers") if not _installed(name)]
@@ -40,7 +41,7 @@ class TorchRuntime:
     def open(
         self,
         checkpoint: Checkpoint,
-        graph: str,  # noqa: ARG002 - a transformers model is one graph
+        graph: str,
         head: Head,
         device: str,
         dtype: str,
@@ -51,6 +52,7 @@ class TorchRuntime:
                 f"{checkpoint.name}: the torch runtime has no int8, the openvino runtime has; use "
                 "--runtime openvino, or another --dtype"
             )
+        checkpoint = checkpoint.part(graph)
         places = _places(device)
         kind = _choose_dtype(dtype, places[0])
         if len(places) == 1:

@@ -1,4 +1,4 @@
-"""A checkpoint and a head to one OpenVINO model with the head's outputs, float32."""
+"""A checkpoint and a head to one OpenVINO model, its outputs named as `Head` says."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from openvino import opset15 as ops
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.core.nouns import Vocabulary
+from omnivec.runtimes._openvino import words
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
 from omnivec.runtimes._openvino.heads import first_place, project, reads_first
 from omnivec.runtimes._openvino.limits import ARCHITECTURES
@@ -38,17 +40,13 @@ def build(
         chosen = first_place(inputs) if reads_first(head, checkpoint.config) else None
         inputs = inputs._replace(chosen=chosen)
         encoded = architecture.encode(checkpoint.config, body, inputs)
-        results = [
-            _result(name, project(encoded, name, one, inputs, checkpoint))
-            if one.kind != "logits"
-            else _result(name, architecture.classify(checkpoint.config, weights, encoded, inputs))
-            for name, one in heads.named(head).items()
-        ]
+        outputs = _outputs(architecture, checkpoint, head, encoded, weights, inputs)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
             f"{checkpoint.architecture} model needs; download the model again"
         ) from error
+    results = [_result(name, output) for name, output in outputs.items()]
     model = Model(results, [*parameters.values(), *kept.values()], checkpoint.architecture)
     return model, encoded._replace(hidden=None), weights
 
@@ -61,6 +59,27 @@ def _parameter(name: str) -> Any:
     made = ops.parameter([-1] if flat else [-1, -1], Type.i64, name)
     made.get_output_tensor(0).set_names({name})
     return made
+
+
+def _outputs(
+    architecture: ModuleType,
+    checkpoint: Checkpoint,
+    head: Head,
+    encoded: Encoded,
+    weights: Weights,
+    inputs: Inputs,
+) -> dict[str, Any]:
+    """The nodes of a head's outputs, by name."""
+    config = checkpoint.config
+    if head.kind == "words":
+        (step,) = (step for step in head.steps if isinstance(step, Vocabulary))
+        return words.find(encoded, step, config, weights, inputs, architecture.ANCHOR)
+    return {
+        name: architecture.classify(config, weights, encoded, inputs)
+        if one.kind == "logits"
+        else project(encoded, name, one, inputs, checkpoint)
+        for name, one in heads.named(head).items()
+    }
 
 
 def _result(name: str, output: Any) -> Any:

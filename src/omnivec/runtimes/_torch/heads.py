@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import LAYER_NORM_EPSILON, NORM_FLOOR, activation
-from omnivec.core.nouns import Array, Dense, Head, LayerNorm, Normalize, Pool, Step
+from omnivec.core.nouns import Array, Dense, Head, LayerNorm, Normalize, Pool, Step, Vocabulary
 from omnivec.runtimes._torch.loading import state
 from omnivec.runtimes._torch.packing import Packing
 
@@ -16,6 +16,8 @@ Layer: TypeAlias = Callable[[Tensor], Tensor]
 Move: TypeAlias = Callable[[Array], Tensor]
 """A host array to the device."""
 HeadRun: TypeAlias = Callable[[Tensor, Packing, Move], Tensor]
+
+LOGITS = 2048  # tokens whose logits are there at once: 250 MB of them for BERT's vocabulary
 
 
 def build(checkpoint: Checkpoint, name: str, head: Head, device: str) -> HeadRun:
@@ -43,6 +45,31 @@ def pool(x: Tensor, modes: Sequence[str], packing: Packing, move: Move) -> Tenso
     import torch
 
     return torch.cat([_pool(x, mode, packing, move) for mode in modes], dim=1)
+
+
+def words(
+    step: Vocabulary, spell: Layer, states: Tensor, packing: Packing, move: Move
+) -> dict[str, Tensor]:
+    """What a head of kind "words" gives of [S, H]; `spell` makes logits [.., V] of some."""
+    import torch
+
+    kept = move(packing.kept)[:, None]
+    found = []
+    for first, end in packing.spans(LOGITS):
+        at = slice(int(packing.starts[first]), int(packing.starts[end]))
+        weights = _weigh(step, spell(states[at]).float().masked_fill_(~kept[at], 0.0))
+        rows = weights.split(packing.lengths[first:end].tolist())
+        found += [row.amax(0) if step.mode == "max" else row.sum(0) for row in rows]
+    values = torch.stack(found)
+    places = values.nonzero(as_tuple=True)
+    return {"output": values[places], "rows": places[0], "columns": places[1]}
+
+
+def _weigh(step: Vocabulary, logits: Tensor) -> Tensor:
+    weights = logits.relu_()
+    for _ in range(step.function.count("log1p")):
+        weights = weights.log1p_()
+    return weights
 
 
 def _pool(x: Tensor, mode: str, packing: Packing, move: Move) -> Tensor:

@@ -11,17 +11,20 @@ from typing import Any
 from omnivec.core import torchfile
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 
+# the transformers class that has the head of each kind; the others are of hidden states
+_CLASSES = {"logits": "AutoModelForSequenceClassification", "words": "AutoModelForMaskedLM"}
 
-def load(checkpoint: Checkpoint, dtype: Any, *, logits: bool, attention: str | None) -> Any:
-    """The model on the CPU, to infer with. `attention` None leaves the choice to transformers.
-    Raises CheckpointError."""
+
+def load(checkpoint: Checkpoint, dtype: Any, *, kind: str, attention: str | None) -> Any:
+    """The model on the CPU, to infer with. `kind` is the head's; `attention` None leaves the
+    choice to transformers. Raises CheckpointError."""
     # says what is wrong in our words before transformers says it in its
     files = checkpoint.weights()
     pickled = [file for file in files if file.suffix != ".safetensors"]
     with _quiet():
-        from transformers import AutoModel, AutoModelForSequenceClassification
+        import transformers
 
-        kind: Any = AutoModelForSequenceClassification if logits else AutoModel
+        made: Any = getattr(transformers, _CLASSES.get(kind, "AutoModel"))
         told: dict[str, Any] = {
             "output_loading_info": True,
             "dtype": dtype,
@@ -29,9 +32,9 @@ def load(checkpoint: Checkpoint, dtype: Any, *, logits: bool, attention: str | N
         }
         try:
             if pickled:
-                model, info = _from_state(checkpoint, kind, pickled, told)
+                model, info = _from_state(checkpoint, made, pickled, told)
             else:
-                model, info = kind.from_pretrained(
+                model, info = made.from_pretrained(
                     checkpoint.folder,
                     local_files_only=True,
                     trust_remote_code=False,
@@ -45,7 +48,9 @@ def load(checkpoint: Checkpoint, dtype: Any, *, logits: bool, attention: str | N
                 f"{checkpoint.name}: transformers cannot open it ({_first_line(error)})"
             ) from error
     # a pooler is left out of most checkpoints and of every head
-    missing = [key for key in sorted(info["missing_keys"]) if logits or "pooler" not in key]
+    missing = [
+        key for key in sorted(info["missing_keys"]) if kind == "logits" or "pooler" not in key
+    ]
     if missing:
         raise CheckpointError(
             f"{checkpoint.name}: the weights lack {missing[0]} ({len(missing)} missing); "

@@ -81,6 +81,17 @@ class Packing:
             start += rows * length
         return found
 
+    def spans(self, most: int) -> list[tuple[int, int]]:
+        """The rows in order, first and end of each run of at most `most` tokens, or of one row
+        that has more."""
+        found, first = [], 0
+        for row in range(1, len(self.lengths) + 1):
+            over = row < len(self.lengths) and self.starts[row + 1] - self.starts[first] > most
+            if over or row == len(self.lengths):
+                found.append((first, row))
+                first = row
+        return found
+
     # ── what a pooling needs (formulas in core/heads.py) ─────────────────────────────────
 
     def chosen(self, *, last: bool) -> tuple[Array, Floats]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.heads import named, of_tokens
-from omnivec.core.nouns import Array, Head
+from omnivec.core.nouns import Array, Head, Vocabulary
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import architectures, attention, budget, heads
 from omnivec.runtimes._torch.loading import load
@@ -45,16 +46,17 @@ class TorchSession:
         self._model = load(
             checkpoint,
             getattr(torch, _DTYPES[dtype]),
-            logits=self._logits,
+            kind=head.kind,
             attention=attention.register() if self._packed else None,
         ).to(device)
         self._rows = _table_rows(self._model.base_model)
         self._accepts = set(inspect.signature(self._model.forward).parameters)
+        self._step = next((step for step in head.steps if isinstance(step, Vocabulary)), None)
         self._of_tokens = of_tokens(head)
         self._heads = {
             name: heads.build(checkpoint, name, one, device)
             for name, one in named(head).items()
-            if one.kind != "logits"
+            if one.kind not in ("logits", "words")
         }
         self._queueing = threading.Lock()
         self.batch_cost = self._budget()
@@ -67,7 +69,7 @@ class TorchSession:
             # a batch is queued whole: two that alternate would both hold their memory
             with self._torch.inference_mode(), self._queueing:
                 outputs = self._outputs(arrays, packing)
-                fetched = {name: self._fetch(one.float()) for name, one in outputs.items()}
+                fetched = {name: self._fetch(one) for name, one in outputs.items()}
             return {name: wait() for name, wait in fetched.items()}
         except getattr(self._torch, "AcceleratorError", ()) as error:  # since torch 2.8
             raise SessionLost("the GPU reported an error") from error
@@ -86,13 +88,26 @@ class TorchSession:
     # ── the model ────────────────────────────────────────────────────────────────────────
 
     def _outputs(self, arrays: Mapping[str, Array], packing: Packing) -> dict[str, Tensor]:
+        if self._step is not None:
+            return self._words(self._step, arrays, packing)
         if self._packed is None:
             return self._run_padded(arrays, packing)
         states = self._run_packed(self._packed, arrays, packing)
         outputs = self._project(states, packing)
         if self._logits:
-            outputs["output"] = self._classify(self._packed, states, packing)
+            outputs["output"] = self._classify(self._packed, states, packing).float()
         return outputs
+
+    def _words(
+        self, step: Vocabulary, arrays: Mapping[str, Array], packing: Packing
+    ) -> dict[str, Tensor]:
+        if self._packed is None or self._packed.spell is None:
+            logits = self._model(**self._feed(arrays), **self._told()).logits.flatten(0, 1)
+            states, spell = logits[self._move(packing.places)], _same
+        else:
+            states = self._run_packed(self._packed, arrays, packing)
+            spell = partial(self._packed.spell, self._model)
+        return heads.words(step, spell, states, packing, self._move)
 
     def _project(self, states: Tensor, packing: Packing) -> dict[str, Tensor]:
         """The heads of the last hidden states, [S, H]."""
@@ -114,7 +129,7 @@ class TorchSession:
         make: it counts them from the mask or the padding as its architecture does."""
         output = self._model(**self._feed(arrays), **self._told())
         if self._logits:
-            return {"output": output.logits}
+            return {"output": output.logits.float()}
         states = output.last_hidden_state.flatten(0, 1)[self._move(packing.places)]
         return self._project(states, packing)
 
@@ -181,6 +196,10 @@ class TorchSession:
         if not isinstance(found, int):
             return None
         return found - (int(config.pad_token_id or 0) + 1)  # RoBERTa's kin keep some back
+
+
+def _same(logits: Tensor) -> Tensor:
+    return logits
 
 
 def _table_rows(base: Any) -> dict[str, int]:
