@@ -21,7 +21,8 @@ from omnivec.core.outline import Outline
 Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Overflow: TypeAlias = Literal["truncate", "refuse"]
-State: TypeAlias = Literal["available", "loading", "loaded", "failed"]
+State: TypeAlias = Literal["available", "loading", "loaded", "unloading", "failed"]
+FailureKind: TypeAlias = Literal["gated", "not_found", "memory", "network", "dependency", "unknown"]
 Kind: TypeAlias = Literal["dense", "sparse", "multivector"]
 Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
@@ -115,18 +116,22 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     the name of one of the model's prompts. `dims` cuts a Matryoshka vector (None: all).
     `overflow` None means the server's own setting; `max_tokens` can only lower the window.
     `dtype` is what the numbers are rounded to at the end (core/quantise.py). `kinds` are the
-    vectors that are wanted, all of them from one pass through the model.
+    vectors that are wanted, all of them from one pass through the model; empty means what the
+    model makes. `profile` names one of the model's (`Card.profiles`), which says what the
+    request leaves open; where `yields` is set, its `kinds` win over the request's.
     """
 
     items: tuple[Item, ...]
     model: str | None = None
     role: str | None = None
     dims: int | None = None
-    normalize: bool = True
+    normalize: bool | None = None  # None: yes
     overflow: Overflow | None = None
     max_tokens: int | None = None
-    dtype: Dtype = "float32"
+    dtype: Dtype | None = None  # None: float32
     kinds: tuple[Kind, ...] = ("dense",)
+    profile: str | None = None
+    yields: bool = False
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
@@ -138,6 +143,7 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     raw: bool = False
     overflow: Overflow | None = None
     max_tokens: int | None = None
+    profile: str | None = None
 
 
 class Extract(msgspec.Struct, frozen=True, tag=True):
@@ -147,6 +153,7 @@ class Extract(msgspec.Struct, frozen=True, tag=True):
     model: str | None = None
     labels: tuple[str, ...] = ()
     threshold: float | None = None
+    profile: str | None = None
 
 
 class Describe(msgspec.Struct, frozen=True, tag=True):
@@ -218,13 +225,33 @@ Output: TypeAlias = Vectors | Relevance
 # ── the answer ───────────────────────────────────────────────────────────────────────────
 
 
+class Wishes(msgspec.Struct, frozen=True):
+    """A profile of a model: what a task means that does not say it itself. None: nothing."""
+
+    kinds: tuple[Kind, ...] | None = None
+    instruction: str | None = None
+    role: str | None = None
+    normalize: bool | None = None
+    dims: int | None = None
+    max_tokens: int | None = None
+    dtype: Dtype | None = None
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a model is not loaded, in one word for a client; `permanent`: nobody tries again."""
+
+    kind: FailureKind = "unknown"
+    attempts: int = 1
+    permanent: bool = True
+
+
 class Card(msgspec.Struct, frozen=True):
     """What is known of a model: first from its files, later from the runtime that opened it."""
 
     name: str
     architecture: str = ""
     family: str = ""
-    tasks: tuple[str, ...] = ()  # of "encode", "score"
+    tasks: tuple[str, ...] = ()  # of "encode", "score", "extract"
     modalities: tuple[str, ...] = ("text",)
     dims: int | None = None  # of a dense vector
     kinds: tuple[Kind, ...] = ()  # that it makes
@@ -243,6 +270,8 @@ class Card(msgspec.Struct, frozen=True):
     dtype: str = ""
     state: State = "available"
     reason: str = ""  # why it failed, in words for a person
+    failure: Failure | None = None  # the same for a client
+    profiles: Mapping[str, Wishes] = {}  # by name; "default" holds where none is named
     created: int = 0  # unix seconds
 
 
@@ -264,8 +293,8 @@ class Timing(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True):
     """The answer to a task: `outputs` in the order of its items, `cards` for Describe.
 
-    `dims` is the length of the vectors as answered. `ignored` names wishes that the model
-    cannot honour and that change nothing else, such as "instruction".
+    `dims` is the length of the vectors as answered, `dtype` their type. `ignored` names wishes
+    that the model cannot honour and that change nothing else, such as "instruction".
     """
 
     card: Card
@@ -274,6 +303,7 @@ class Result(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     timing: Timing = Timing()
     dims: int | None = None
+    dtype: Dtype = "float32"
     ignored: tuple[str, ...] = ()
 
 

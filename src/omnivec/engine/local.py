@@ -33,6 +33,7 @@ from omnivec.engine.job import Job
 from omnivec.engine.outputs import cosine, dot, finish, maxsim, relevance, unbounded
 from omnivec.engine.resident import Resident
 from omnivec.engine.store import Store
+from omnivec.engine.wishes import chosen, settle
 from omnivec.engine.work import Splitter, check_dims, check_kinds, is_short, letters
 
 MANY = 128
@@ -98,6 +99,7 @@ class LocalEngine:
         resident = self._choose(task)
         batcher = await resident.ready()
         card = resident.card
+        task = settle(task, card)
         _check(task, card)
         # for a bi-encoder the query is a unit of its own before the documents
         asked = int(isinstance(task, Score) and card.scoring != "cross-encoder")
@@ -115,6 +117,7 @@ class LocalEngine:
             usage=Usage(job.tokens, len(task.items), job.cut),
             timing=Timing(seconds, job.prepare, job.queue, job.inference),
             dims=self._length(task, card, found),
+            dtype=_dtype(task),
             ignored=_ignored(task, card),
         )
 
@@ -140,12 +143,13 @@ class LocalEngine:
     def _refuse(self, task: Extract) -> Result:
         """No family here extracts yet. Raises UnknownModel, Unsupported."""
         if task.model is not None:
-            self._find(task.model)
+            settle(task, self._find(task.model).card)
         raise Unsupported("This model cannot extract anything from a text.", param="model")
 
     def _describe(self, task: Describe) -> Result:
         if task.model is not None:
             card = self._find(task.model).card
+            chosen(task, card)
             return Result(card=card, cards=(card,))
         return Result(card=self.cards[0] if self.cards else Card(name=""), cards=self.cards)
 
@@ -171,10 +175,10 @@ class LocalEngine:
         rows: Sequence[Array | None] = [None] * len(vectors)
         if "dense" in task.kinds:
             dims = task.dims or self._default_dims(card)
-            matrix = finish(dense(vectors), dims, normalize=task.normalize)
-            rows = list(quantise(matrix, task.dtype))
+            matrix = finish(dense(vectors), dims, normalize=task.normalize is not False)
+            rows = list(quantise(matrix, _dtype(task)))
         return tuple(
-            Vectors(row, one.sparse, _rounded(one.multivector, task.dtype))
+            Vectors(row, one.sparse, _rounded(one.multivector, _dtype(task)))
             for row, one in zip(rows, vectors, strict=True)
         )
 
@@ -200,6 +204,10 @@ def _compared(card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
         return tuple(unbounded(maxsim(query, documents)))
     rows = dense(vectors)
     return tuple(relevance(cosine(rows[0], rows[1:])))
+
+
+def _dtype(task: Encode | Score) -> Dtype:
+    return (task.dtype if isinstance(task, Encode) else None) or "float32"
 
 
 def _rounded(rows: Array | None, dtype: Dtype) -> Array | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -18,6 +18,7 @@ from omnivec.core.settings import Settings
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.job import Job
 from omnivec.engine.memory import Memory, describe
+from omnivec.engine.preview import named
 from omnivec.engine.store import Store
 
 log = logging.getLogger("omnivec.engine")
@@ -43,6 +44,10 @@ class Opener:
             f"{checkpoint.name}: no family of models here claims it (config.json: {what}); "
             f"there are {', '.join(self._families)}"
         )
+
+    def card(self, checkpoint: Checkpoint) -> Card:
+        """From the small files. Raises CheckpointError."""
+        return self.family(checkpoint).card(checkpoint)
 
     def runtime(self, checkpoint: Checkpoint, heads: Mapping[str, Head]) -> Runtime:
         """The preferred runtime that can open every graph. Raises CheckpointError."""
@@ -85,19 +90,19 @@ class Opener:
 
 
 class Resident:
-    """One model from name to answers. `locate` finds its files (and may download them)."""
+    """One model from its first card to answers. `locate` finds its files (and may download
+    them)."""
 
     def __init__(
         self,
-        name: str,
-        aliases: Sequence[str],
+        card: Card,
         locate: Callable[[], Checkpoint],
         opener: Opener,
         settings: Settings,
         watch: Watch,
         store: Store | None = None,
     ) -> None:
-        self.card = Card(name=name, aliases=tuple(aliases), created=int(time.time()))
+        self.card = msgspec.structs.replace(card, created=int(time.time()))
         self.batcher: Batcher | None = None
         self.memory = Memory()
         self._store = store
@@ -145,9 +150,11 @@ class Resident:
     def _open(self) -> Batcher:
         checkpoint = self._locate()
         model, card = self._opener.open(checkpoint)
-        kept = {"name": self.card.name, "aliases": self.card.aliases, "created": self.card.created}
         self.card = msgspec.structs.replace(
-            card, **kept, revision=checkpoint.revision, state="loading"
+            named(card, self.card),
+            created=self.card.created,
+            revision=checkpoint.revision,
+            state="loading",
         )
         if self._store is not None:
             self.memory = Memory(self._store, describe(checkpoint, self.card, self._store.version))

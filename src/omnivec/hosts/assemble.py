@@ -17,6 +17,7 @@ from omnivec.core.seams import Runtime, Watch
 from omnivec.core.settings import Settings, cache
 from omnivec.engine import catalog, hub
 from omnivec.engine.local import LocalEngine
+from omnivec.engine.preview import first_card
 from omnivec.engine.resident import Opener, Resident
 from omnivec.engine.store import Store
 from omnivec.engine.vocabulary import Vocabulary
@@ -50,15 +51,16 @@ def local_engine(
     opener = Opener(discover("families"), runtimes or discover("runtimes"), settings)
     residents = [
         Resident(
-            spec.name,
-            spec.aliases,
+            first_card(spec, opener.card),
             functools.partial(hub.locate, spec, offline=settings.offline, progress=progress),
             opener,
             settings,
             watch or Unwatched(),
             store,
         )
-        for spec in catalog.catalog().specs(settings.models, revision=settings.revision)
+        for spec in catalog.catalog(settings.catalogue).specs(
+            settings.models, revision=settings.revision
+        )
     ]
     folders = [Path(settings.tiktoken_cache_dir)] if settings.tiktoken_cache_dir else []
     splitter = Splitter(settings.overflow, settings.token_ids, Vocabulary(folders))
