@@ -12,6 +12,7 @@ from omnivec.core.nouns import Card
 from omnivec.core.settings import SettingsError
 from omnivec.engine.catalog import (
     DEFAULT,
+    MODELS,
     Catalog,
     Spec,
     catalog,
@@ -199,7 +200,11 @@ ONE = 'models = [{ id = "a/b" }]'
         (("dims = 3",), r"group 1: .*models"),
         ((ONE, ONE), "a/b is there twice"),
         (('models = [{ id = "a b" }]',), "'a b' is not an id"),
-        (('models = [{ id = "a/b", aliases = ["c"] }, { id = "c" }]',), "c.* is"),
+        (('models = [{ id = "a/b", aliases = ["c"] }, { id = "c" }]',), "c is there twice"),
+        (
+            ('models = [{ id = "a/b" }, { id = "c", aliases = ["A/b"] }]',),
+            "c cannot be called A/b; a/b is",
+        ),
         (("models = [",), "not valid TOML"),
     ],
 )
@@ -215,6 +220,14 @@ def test_a_catalogue_file_has_groups_and_nothing_else(tmp_path: Path) -> None:
             Catalog(tmp_path)
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         catalog(str(tmp_path / "absent.toml"))
+
+
+def test_a_folder_of_files_is_one_catalogue(tmp_path: Path) -> None:
+    write(tmp_path / "a.toml", ONE)
+    write(tmp_path / "b.toml", ONE.replace("a/b", "A/B"))
+    with pytest.raises(SettingsError, match=r"b\.toml: A/B is there twice"):
+        Catalog(tmp_path)
+    assert list(Catalog(tmp_path / "a.toml").entries) == ["a/b"]
 
 
 def test_own_entries_add_to_the_shipped_ones(tmp_path: Path) -> None:
@@ -238,6 +251,14 @@ def test_own_entries_add_to_the_shipped_ones(tmp_path: Path) -> None:
     assert own.spec("me/new").card().tasks == ("encode", "score")
     assert own.spec("me/other").card().tasks == ()
     assert "me/new" not in catalog().entries
+
+
+def test_an_own_entry_may_call_a_shipped_one_by_its_alias(tmp_path: Path) -> None:
+    own = Catalog(
+        MODELS, write(tmp_path / "a.toml", 'models = [{ id = "all-MiniLM-L6-v2", tokens = 64 }]')
+    )
+    assert own.spec(DEFAULT).card().max_tokens == 64
+    assert "all-MiniLM-L6-v2" not in own.entries
 
 
 def test_own_entries_may_be_of_folders_beside_them(tmp_path: Path) -> None:

@@ -345,8 +345,8 @@ def test_a_profile_is_applied_whichever_way_it_is_named(own: dict[str, str]) -> 
     text = "a text of more than six tokens"
     asked = Encode(items(text), "fake", dims=3, normalize=False, max_tokens=6, dtype="float16")
     expected = run(asked, **own)
-    for task in (Encode(items(text), "fake", profile="short"), Encode(items(text), "fake:short")):
-        result = run(task, **own)
+    for name, profile in (("fake", "short"), ("fake:short", None)):
+        result = run(Encode(items(text), name, dtype=None, profile=profile), **own)
         assert np.array_equal(matrix(result), matrix(expected))
         assert matrix(result).dtype == np.float16
         assert (result.dims, result.dtype, result.usage) == (3, "float16", expected.usage)

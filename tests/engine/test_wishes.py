@@ -30,7 +30,7 @@ ITEMS = (Item((Text("a"),)), Item((Text("b"),), "Own"))
 
 
 def encode(**fields: Any) -> Encode:
-    return Encode(ITEMS, **fields)
+    return Encode(ITEMS, **{"dtype": None, **fields})
 
 
 def test_a_plain_request_stays_as_it_is() -> None:
@@ -61,6 +61,10 @@ def test_what_the_request_says_stays() -> None:
     said = {"role": "document", "normalize": True, "dims": 4, "max_tokens": 5, "dtype": "float16"}
     task = settle(encode(profile="all", **said), CARD)
     assert {name: getattr(task, name) for name in said} == said
+
+
+def test_a_type_that_a_dialect_cannot_write_is_no_profiles_to_choose() -> None:
+    assert settle(Encode(ITEMS, profile="all"), CARD).dtype == "float32"
 
 
 def test_the_default_profile_holds_where_none_is_named() -> None:

@@ -116,8 +116,8 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     the name of one of the model's prompts. `dims` cuts a Matryoshka vector (None: all).
     `overflow` None means the server's own setting; `max_tokens` can only lower the window.
     `dtype` is what the numbers are rounded to at the end (core/quantise.py). `kinds` are the
-    vectors that are wanted, all of them from one pass through the model; empty means what the
-    model makes. `profile` names one of the model's (`Card.profiles`), which says what the
+    vectors that are wanted, all of them from one pass through the model; empty means dense
+    ones, or else what the model makes. `profile` names one of the model's (`Card.profiles`), which says what the
     request leaves open; where `yields` is set, its `kinds` win over the request's.
     """
 
@@ -128,7 +128,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     normalize: bool | None = None  # None: yes
     overflow: Overflow | None = None
     max_tokens: int | None = None
-    dtype: Dtype | None = None  # None: float32
+    dtype: Dtype | None = "float32"  # None: that one, too, unless a profile says another
     kinds: tuple[Kind, ...] = ("dense",)
     profile: str | None = None
     yields: bool = False

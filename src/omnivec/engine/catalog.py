@@ -17,7 +17,7 @@ import msgspec
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.nouns import Card
 from omnivec.core.settings import SettingsError
-from omnivec.engine.entries import Entry, Package, over, read
+from omnivec.engine.entries import Entry, Package, files, over, read
 
 MODELS = Path(__file__).parent.parent / "models"
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
@@ -70,21 +70,22 @@ class Catalog:
         self._ids: dict[str, str] = {}  # of every id and alias, in lower case
         for place in places or (MODELS,):
             found: set[str] = set()
-            for entry in read(place):
-                self._add(entry, place, found)
+            for file in files(place):
+                for entry in read(file):
+                    self._add(entry, file, found)
 
     @property
     def listed(self) -> tuple[Entry, ...]:
         """Those that this release can load."""
         return tuple(entry for entry in self.entries.values() if not entry.unserved)
 
-    def _add(self, entry: Entry, place: Path, found: set[str]) -> None:
+    def _add(self, entry: Entry, file: Path, found: set[str]) -> None:
         if not ID.fullmatch(entry.id):
-            raise SettingsError(f"catalogue {place}: {entry.id!r} is not an id; accepted: org/name")
+            raise SettingsError(f"catalogue {file}: {entry.id!r} is not an id; accepted: org/name")
         known = self._ids.get(entry.id.casefold())
-        if known is not None and known.casefold() == entry.id.casefold():
+        if known is not None:
             if known in found:
-                raise SettingsError(f"catalogue {place}: {entry.id} is there twice")
+                raise SettingsError(f"catalogue {file}: {entry.id} is there twice")
             before = self.entries[known]
             aliases = tuple(dict.fromkeys((*before.aliases, *entry.aliases)))
             entry = over(msgspec.structs.replace(entry, id=known, aliases=aliases), before)
@@ -93,7 +94,7 @@ class Catalog:
         for name in (entry.id, *entry.aliases):
             if self._ids.setdefault(name.casefold(), entry.id) != entry.id:
                 raise SettingsError(
-                    f"catalogue {place}: {entry.id} cannot be called {name}; "
+                    f"catalogue {file}: {entry.id} cannot be called {name}; "
                     f"{self._ids[name.casefold()]} is"
                 )
 

@@ -158,17 +158,14 @@ def over(entry: Entry, base: Facts) -> Entry:
 # ── reading ──────────────────────────────────────────────────────────────────────────────
 
 
+def files(place: Path) -> list[Path]:
+    """A TOML file itself, or those of a folder, by name."""
+    return sorted(place.glob("*.toml")) if place.is_dir() else [place]
+
+
 def read(path: Path) -> Iterator[Entry]:
-    """The entries of a TOML file, or of all `*.toml` in a folder. Raises SettingsError, which
-    names the file, the group and the key."""
-    if path.is_dir():
-        for file in sorted(path.glob("*.toml")):
-            yield from _entries(file)
-    else:
-        yield from _entries(path)
-
-
-def _entries(path: Path) -> Iterator[Entry]:
+    """The entries of a TOML file. Raises SettingsError, which names the file, the group, the
+    model and the key."""
     try:
         content = msgspec.toml.decode(path.read_bytes())
     except OSError as error:

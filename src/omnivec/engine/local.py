@@ -97,6 +97,7 @@ class LocalEngine:
         if isinstance(task, Extract):
             return self._refuse(task)
         resident = self._choose(task)
+        chosen(task, resident.card)  # a wrong profile waits for no model
         batcher = await resident.ready()
         card = resident.card
         task = settle(task, card)

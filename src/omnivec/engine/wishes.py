@@ -75,7 +75,7 @@ def _kinds(task: Encode, wishes: Wishes, card: Card) -> tuple[Kind, ...]:
         raise Unsupported(
             f"This profile makes {', '.join(wishes.kinds)} vectors; here {', '.join(task.kinds)} "
             "ones are answered.",
-            param="profile",
+            param="profile" if task.profile else "model",
         )
     if task.kinds:
         return task.kinds
