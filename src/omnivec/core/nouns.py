@@ -117,8 +117,9 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     `overflow` None means the server's own setting; `max_tokens` can only lower the window.
     `dtype` is what the numbers are rounded to at the end (core/quantise.py). `kinds` are the
     vectors that are wanted, all of them from one pass through the model; empty means dense
-    ones, or else what the model makes. `profile` names one of the model's (`Card.profiles`), which says what the
-    request leaves open; where `yields` is set, its `kinds` win over the request's.
+    ones, or else what the model makes. `profile` names one of the model's (`Card.profiles`),
+    which says what the request leaves open; where `yields` is set, its `kinds` win over the
+    request's.
     """
 
     items: tuple[Item, ...]
