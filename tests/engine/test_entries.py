@@ -7,8 +7,13 @@ import re
 import pytest
 
 from omnivec.core.nouns import Wishes
+from omnivec.core.plugins import discover
+from omnivec.core.settings import Settings
 from omnivec.engine.catalog import DEFAULT, LATEST, WORD, catalog
 from omnivec.engine.entries import KINDS, Entry, Facts, Profile, over
+from omnivec.engine.hub import locate_here
+from omnivec.engine.resident import Opener
+from omnivec.hosts.assemble import local_engine
 from omnivec.runtimes._openvino.limits import ARCHITECTURES
 
 ENTRIES = tuple(catalog().entries.values())
@@ -132,6 +137,30 @@ def test_instructions_are_told_by_their_template() -> None:
     able = {entry.id for entry in ENTRIES if entry.card().instructions}
     assert {"intfloat/multilingual-e5-large-instruct", "Qwen/Qwen3-Embedding-4B"} <= able
     assert not able & {"intfloat/e5-large", "BAAI/bge-large-en"}
+
+
+@pytest.mark.parametrize("name", [DEFAULT, "omnivec/bm25"])
+def test_the_catalogue_says_what_the_files_say(name: str) -> None:
+    """Of the two models whose files are always here."""
+    spec = catalog().spec(name)
+    checkpoint = locate_here(spec)
+    assert checkpoint is not None
+    known = spec.card()
+    found = Opener(discover("families"), {}, Settings()).family(checkpoint).card(checkpoint)
+    told = ("tasks", "kinds", "dims", "sparse_dims", "token_dims", "max_tokens", "scoring")
+    for field in (*told, "architecture", "modalities", "instructions", "pooling"):
+        assert getattr(known, field) == getattr(found, field), field
+
+
+def test_an_engine_lists_its_models_before_it_loads_any() -> None:
+    cards = local_engine(Settings(models=("BAAI/bge-m3", DEFAULT, "nobody/knows"))).cards
+    assert [(card.dims, card.max_tokens) for card in cards] == [
+        (1024, 8192),
+        (384, 256),
+        (None, None),
+    ]
+    assert [card.state for card in cards] == ["available"] * 3
+    assert "hybrid" in cards[0].profiles
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────

@@ -122,13 +122,16 @@ def _rows(own: str | None) -> Iterator[Row]:
 
 
 def _row(spec: "Spec", license_: str, cached: Sequence[str]) -> Row:
+    import msgspec
+
     from omnivec.engine import hub
-    from omnivec.engine.preview import named
 
     try:
         checkpoint = hub.locate_here(spec)
         if checkpoint is not None:
-            return Row(spec.name, named(describe(checkpoint), spec.card()), "here", license_)
+            found = describe(checkpoint)
+            card = msgspec.structs.replace(found, profiles=spec.card().profiles)
+            return Row(spec.name, card, "here", license_)
     except CheckpointError as error:
         return Row(spec.name, spec.card(), "failed", license_, str(error))
     if spec.name in cached:

@@ -22,7 +22,6 @@ Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Overflow: TypeAlias = Literal["truncate", "refuse"]
 State: TypeAlias = Literal["available", "loading", "loaded", "unloading", "failed"]
-FailureKind: TypeAlias = Literal["gated", "not_found", "memory", "network", "dependency", "unknown"]
 Kind: TypeAlias = Literal["dense", "sparse", "multivector"]
 Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
@@ -163,7 +162,14 @@ class Describe(msgspec.Struct, frozen=True, tag=True):
     model: str | None = None
 
 
-Task: TypeAlias = Encode | Score | Extract | Describe
+class Keep(msgspec.Struct, frozen=True, tag=True):
+    """Load a model or unload it now; "retry" loads one that failed. Answered by its card."""
+
+    model: str
+    wish: Literal["load", "unload", "retry"]
+
+
+Task: TypeAlias = Encode | Score | Extract | Describe | Keep
 
 
 # ── model work ───────────────────────────────────────────────────────────────────────────
@@ -238,14 +244,6 @@ class Wishes(msgspec.Struct, frozen=True):
     dtype: Dtype | None = None
 
 
-class Failure(msgspec.Struct, frozen=True):
-    """Why a model is not loaded, in one word for a client; `permanent`: nobody tries again."""
-
-    kind: FailureKind = "unknown"
-    attempts: int = 1
-    permanent: bool = True
-
-
 class Card(msgspec.Struct, frozen=True):
     """What is known of a model: first from its files, later from the runtime that opened it."""
 
@@ -271,7 +269,10 @@ class Card(msgspec.Struct, frozen=True):
     dtype: str = ""
     state: State = "available"
     reason: str = ""  # why it failed, in words for a person
-    failure: Failure | None = None  # the same for a client
+    cause: str = ""  # and for a program: one of core/checkpoint.py's
+    attempts: int = 0  # to load it, since it was last loaded
+    memory: int = 0  # bytes that it takes when it is loaded, about
+    awaited: bool = False  # the server is not ready before this one was tried
     profiles: Mapping[str, Wishes] = {}  # by name; "default" holds where none is named
     created: int = 0  # unix seconds
 

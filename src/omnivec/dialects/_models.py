@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypedDict
 
 from msgspec import Meta
 
-from omnivec.core.nouns import Card, Failure, Kind, State, Wishes
+from omnivec.core.nouns import Card, Kind, State, Wishes
 
 
 class ProfileEntry(TypedDict):
@@ -67,13 +67,14 @@ _CAPABILITIES = {"encode": "embed", "score": "rerank", "extract": "classify"}
 _OUTPUTS = {"score": "score", "extract": "json"}
 _SIMILARITY: dict[Kind, str] = {"dense": "cosine", "sparse": "dot", "multivector": "maxsim"}
 _WORDS = {
-    "gated": ("GATED", "The model's files are for those who were given access."),
-    "not_found": ("NOT_FOUND", "The model's files were not found."),
-    "memory": ("OOM", "There was not enough memory for the model."),
-    "network": ("NETWORK", "The model's files could not be downloaded."),
-    "dependency": ("DEPENDENCY", "Something that the model needs is not installed."),
-    "unknown": ("UNKNOWN", "The model could not be loaded; the server's log says why."),
+    "GATED": "The model's files are for those who were given access.",
+    "NOT_FOUND": "The model's files were not found.",
+    "OOM": "There was not enough memory for the model.",
+    "NETWORK": "The model's files could not be downloaded.",
+    "DEPENDENCY": "Something that the model needs is not installed.",
+    "UNKNOWN": "The model could not be loaded; the server's log says why.",
 }
+_PASSING = ("OOM", "NETWORK")  # causes after which it is tried again
 
 
 def model_entry(card: Card) -> ModelEntry:
@@ -131,8 +132,10 @@ def _profile(name: str, wishes: Wishes, card: Card) -> ProfileEntry:
 def _last_error(card: Card) -> LastError | None:
     if card.state != "failed":
         return None
-    failure = card.failure or Failure()
-    code, message = _WORDS[failure.kind]
+    code = card.cause if card.cause in _WORDS else "UNKNOWN"
     return LastError(
-        code=code, message=message, attempts=failure.attempts, permanent=failure.permanent
+        code=code,
+        message=_WORDS[code],
+        attempts=max(1, card.attempts),
+        permanent=code not in _PASSING,
     )
