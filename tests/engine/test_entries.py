@@ -58,6 +58,14 @@ def test_tasks_agree_with_what_is_made(entry: Entry) -> None:
 
 
 @each
+def test_labels_are_the_callers_of_those_that_classify_alone(entry: Entry) -> None:
+    card = entry.card()
+    assert not card.zero_shot or card.tasks == ("extract",)
+    assert not card.template or card.zero_shot
+    assert card.template.count("{}") == bool(card.template)
+
+
+@each
 def test_prompts_pooling_and_licence_are_known_ones(entry: Entry) -> None:
     prompts = entry.prompts or {}
     assert set(prompts) <= ROLES

@@ -147,12 +147,23 @@ class Score(msgspec.Struct, frozen=True, tag=True):
 
 
 class Extract(msgspec.Struct, frozen=True, tag=True):
-    """Find what is named by `labels` in each item; what scores below `threshold` is left out."""
+    """Find what is named by `labels` in each item; what scores below `threshold` is left out,
+    and so is what comes after the best `top`.
+
+    A model with labels of its own needs none: those that are given are the ones it answers.
+    `multi_label`: whether several labels may hold at once, each then scored by itself.
+    `template` is the sentence, with one `{}` for the label, that an NLI model judges.
+    """
 
     items: tuple[Item, ...]
     model: str | None = None
     labels: tuple[str, ...] = ()
     threshold: float | None = None
+    multi_label: bool | None = None
+    template: str | None = None
+    top: int | None = None
+    overflow: Overflow | None = None
+    max_tokens: int | None = None
     profile: str | None = None
 
 
@@ -176,7 +187,8 @@ Task: TypeAlias = Encode | Score | Extract | Describe | Keep
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """One row of model work: an item ready for a family, or a pair of them when scoring."""
+    """One row of model work: an item ready for a family, or a pair: of two items when scoring,
+    of an item and a hypothesis about it when an NLI model extracts."""
 
     parts: tuple[Part, ...]
     other: tuple[Part, ...] | None = None
@@ -220,13 +232,26 @@ class Vectors(msgspec.Struct, frozen=True):
 
 
 class Relevance(msgspec.Struct, frozen=True):
-    """`value`: 0..1 under the model's own activation; `raw`: the logit before it."""
+    """`value`: 0..1 under the model's own activation; `raw`: the logit before it. Of an NLI
+    model: of entailment against contradiction, and entailment's logit alone."""
 
     value: float
     raw: float
 
 
-Output: TypeAlias = Vectors | Relevance
+class Class(msgspec.Struct, frozen=True):
+    label: str
+    score: float  # 0..1
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What an item was found to be or to hold. From a model: every class, in its own order. In
+    a Result: those that were asked for, best first, equal ones in the labels' order."""
+
+    classes: tuple[Class, ...] = ()
+
+
+Output: TypeAlias = Vectors | Relevance | Findings
 
 
 # ── the answer ───────────────────────────────────────────────────────────────────────────
@@ -262,6 +287,9 @@ class Card(msgspec.Struct, frozen=True):
     instructions: bool = False  # whether an instruction changes the input
     pooling: str = ""
     scoring: str = ""  # how `score` is answered: "cross-encoder", "cosine", "dot", "maxsim"
+    labels: tuple[str, ...] = ()  # a classifier's own
+    zero_shot: bool = False  # whether "extract" takes, and needs, labels of the caller's own
+    template: str = ""  # of an NLI model: the hypothesis about each label, which stands at `{}`
     revision: str | None = None
     aliases: tuple[str, ...] = ()
     runtime: str = ""

@@ -52,6 +52,8 @@ class ModelEntry(TypedDict):
     state: State
     last_error: Annotated[LastError | None, Meta(description="Null but in state failed.")]
     scoring: Annotated[str, Meta(description='How "score" is answered, "cosine" for one.')]
+    labels: Annotated[list[str], Meta(description="A classifier's own.")]
+    zero_shot: Annotated[bool, Meta(description="Whether it classifies by labels of yours.")]
     architecture: str
     pooling: str
     prompts: Annotated[list[str], Meta(description="Names that prompt_name takes.")]
@@ -98,6 +100,8 @@ def model_entry(card: Card) -> ModelEntry:
         state=card.state,
         last_error=_last_error(card),
         scoring=card.scoring,
+        labels=list(card.labels),
+        zero_shot=card.zero_shot,
         architecture=card.architecture,
         pooling=card.pooling,
         prompts=sorted(card.prompts),

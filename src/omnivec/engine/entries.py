@@ -31,7 +31,7 @@ KINDS: tuple[Kind, ...] = ("dense", "sparse", "multivector")
 _TASKS = {"encode": ("encode", "score"), "score": ("score",), "extract": ("extract",)}
 _SCORING: Mapping[Kind, str] = {"dense": "cosine", "sparse": "dot", "multivector": "maxsim"}
 _INSTRUCT = re.compile(r"Instruct: ?.*\nQuery: ?", re.DOTALL)
-_WINS = ("prompts", "pooling", "max_tokens", "pickle")
+_WINS = ("prompts", "hypothesis_template", "pooling", "max_tokens", "pickle")
 
 
 class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,14 +74,16 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """None means that nothing is said.
 
     Most are for lists, where a model is not loaded: what its own files say is asked when they
-    are there. `prompts`, `pooling` and `max_tokens` win over the files. `architecture` is
-    config.json's `model_type`, `tokens` how long an input may be, `extra` what must be
-    installed for it. `pickle`: the weights are only there as pytorch_model.bin. `folder` holds
-    the model's files, seen from the TOML file. `unserved` says why this release cannot load it.
+    are there. `prompts`, `hypothesis_template`, `pooling` and `max_tokens` win over the files.
+    `zero_shot` models classify by labels of the request. `architecture` is config.json's
+    `model_type`, `tokens` how long an input may be, `extra` what must be installed for it.
+    `pickle`: the weights are only there as pytorch_model.bin. `folder` holds the model's files,
+    seen from the TOML file. `unserved` says why this release cannot load it.
     """
 
     task: Literal["encode", "score", "extract"] | None = None
     kinds: tuple[Kind, ...] | None = None
+    zero_shot: bool | None = None
     modalities: tuple[Modality, ...] | None = None
     architecture: str | None = None
     dims: Count | None = None
@@ -92,6 +94,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     extra: str | None = None
     unserved: str | None = None
     prompts: dict[str, str] | None = None
+    hypothesis_template: str | None = None
     pooling: str | None = None
     max_tokens: Count | None = None
     pickle: bool | None = None
@@ -134,6 +137,8 @@ class Entry(Facts, frozen=True, kw_only=True):
             instructions=any(_INSTRUCT.fullmatch(text) for text in prompts.values()),
             pooling=self.pooling or "",
             scoring=scoring,
+            zero_shot=self.zero_shot or False,
+            template=self.hypothesis_template or "",
             profiles=self.wishes(),
         )
 
