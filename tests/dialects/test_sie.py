@@ -10,7 +10,7 @@ import pytest
 from dialogue import CARD, JSON, ask, decode, read, vector
 
 from omnivec.core import errors
-from omnivec.core.errors import Fault
+from omnivec.core.errors import BadRequest, Fault
 from omnivec.core.nouns import (
     Call,
     Encode,
@@ -141,6 +141,55 @@ def test_scores_are_sorted_and_named() -> None:
         {"item_id": "item-2", "score": 0.5, "rank": 1},
         {"item_id": "item-0", "score": 0.0, "rank": 2},
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        ({}, ()),
+        ({"score_mode": None, "score_weights": None}, ()),
+        ({"score_mode": "dense"}, (("dense", 1.0),)),
+        ({"score_mode": "sparse"}, (("sparse", 1.0),)),
+        ({"score_mode": "colbert", "score_weights": {"dense": 9}}, (("multivector", 1.0),)),
+        ({"score_mode": "hybrid"}, (("dense", 0.4), ("sparse", 0.2), ("multivector", 0.4))),
+        (
+            {"score_mode": "hybrid", "score_weights": {"colbert": 1, "dense": 0.5}},
+            (("dense", 0.5), ("multivector", 1.0)),
+        ),
+        ({"score_weights": {"sparse": 2, "dense": 0}}, (("sparse", 2.0),)),
+    ],
+    ids=str,
+)
+def test_a_score_mode_becomes_weights(options: dict[str, Any], weights: Any) -> None:
+    task = score_task(options)
+    assert task.weights == weights
+    assert task.raw == bool(weights)  # the score that the mode's formula gives
+    assert not score_task({**options, "raw_scores": False}).raw
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"score_mode": "cosine"}, "options.score_mode"),
+        ({"score_mode": 1}, "options.score_mode"),
+        ({"score_weights": {"dense": 0}}, "options.score_weights"),
+        ({"score_weights": {"dense": -1}}, "options.score_weights"),
+        ({"score_weights": {"dense": 1, "multi": 1}}, "options.score_weights"),
+        ({"score_weights": [0.4, 0.2, 0.4]}, "options.score_weights"),
+    ],
+    ids=str,
+)
+def test_a_score_mode_that_is_none(options: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest) as fault:
+        score_task(options)
+    assert fault.value.param == param
+
+
+def score_task(options: dict[str, Any]) -> Score:
+    body = {"query": {"text": "q"}, "items": [{"text": "a"}], "options": options}
+    task = decode(SCORE, body)
+    assert isinstance(task, Score)
+    return task
 
 
 def test_an_instruction_goes_with_the_query() -> None:

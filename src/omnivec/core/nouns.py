@@ -135,7 +135,13 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
-    """Score each item against the query. `raw` asks for the model's logit, not 0..1."""
+    """Score each item against the query. `raw` asks for the model's logit, not 0..1.
+
+    `weights` say how much each kind of vector counts, of a model that makes several; there are
+    none when the model is to score in its own way. The score is their weighted mean: of the
+    cosine of dense vectors, the dot product of sparse ones, and the mean over the query's
+    tokens of each one's best product with a token of the item.
+    """
 
     query: Item
     items: tuple[Item, ...]
@@ -143,6 +149,7 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     raw: bool = False
     overflow: Overflow | None = None
     max_tokens: int | None = None
+    weights: tuple[tuple[Kind, float], ...] = ()
     profile: str | None = None
 
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from omnivec.core.errors import BadRequest
-from omnivec.core.nouns import Overflow
+from omnivec.core.nouns import Kind, Overflow
 from omnivec.core.quantise import DTYPES
 from omnivec.dialects import _wire
 
@@ -57,7 +57,11 @@ class SieScoreRequest(msgspec.Struct, kw_only=True):
     query: SieItem
     items: list[SieItem]
     instruction: str | None = None
-    options: dict[str, Any] | None = None
+    options: Annotated[
+        dict[str, Any] | None,
+        Meta(description="profile, raw_scores, score_mode (dense, sparse, colbert, hybrid), "
+             "score_weights, max_seq_length, overflow_policy."),
+    ] = None  # fmt: skip
 
 
 class SieExtractParams(msgspec.Struct, kw_only=True):
@@ -190,6 +194,11 @@ class SieExtractReply(TypedDict):
 # ── options ──────────────────────────────────────────────────────────────────────────────
 
 
+_SCORED: Mapping[str, Kind] = {"dense": "dense", "sparse": "sparse", "colbert": "multivector"}
+_HYBRID = {"dense": 0.4, "sparse": 0.2, "colbert": 0.4}
+_Weight = Annotated[float, Meta(ge=0, le=1e6)]
+
+
 class Options:
     """`params.options`: anything may be there, and what is known must be of the right type."""
 
@@ -207,6 +216,27 @@ class Options:
         except msgspec.ValidationError:
             param = f"{self._place}.{name}"
             raise BadRequest(f"`{param}` must be {what}.", param=param) from None
+
+    def weights(self) -> tuple[tuple[Kind, float], ...]:
+        """`score_mode` and `score_weights`; a kind without a weight does not count. Raises
+        BadRequest."""
+        mode = self.take("score_mode", str, "a string")
+        told = self.take("score_weights", dict[str, _Weight], "numbers of at least 0 by kind")
+        mode = mode or ("hybrid" if told else None)
+        if mode is None:
+            return ()
+        if mode not in (*_SCORED, "hybrid"):
+            param = f"{self._place}.score_mode"
+            words = ", ".join(_SCORED)
+            raise BadRequest(f"`{param}` must be one of {words}, hybrid.", param=param)
+        weights = (told or _HYBRID) if mode == "hybrid" else {mode: 1.0}
+        counted = tuple((_SCORED[name], weights[name]) for name in _SCORED if weights.get(name))
+        if not counted or not weights.keys() <= _SCORED.keys():
+            param = f"{self._place}.score_weights"
+            raise BadRequest(
+                f"`{param}` must give one of {', '.join(_SCORED)} a weight above 0.", param=param
+            )
+        return counted
 
     def overflow(self) -> Overflow | None:
         word = self.take("overflow_policy", str, "a string")

@@ -135,14 +135,17 @@ def _dtype(word: str | None) -> Dtype | None:
 def decode_score(call: Call) -> Task:
     request = _read(call, SieScoreRequest)
     options = Options(request.options, "options")
+    weights = options.weights()
+    raw = options.take("raw_scores", bool, "true or false")
     return Score(
         query=_item(request.query, "query", _wire.given(request.instruction)),
         items=_items(request.items, None, call.limits.items),
         model=call.params["id"],
         profile=_profile(options),
-        raw=bool(options.take("raw_scores", bool, "true or false")),
+        raw=bool(weights) if raw is None else raw,  # a mode is named for the score it gives
         overflow=options.overflow(),
         max_tokens=options.window(),
+        weights=weights,
     )
 
 
@@ -388,6 +391,7 @@ _FIELDS = {
     "kinds": "params.output_types",
     "labels": "params.labels",
     "template": "params.options.hypothesis_template",
+    "weights": "options.score_mode",
 }
 
 PLUGIN = Sie()

@@ -32,12 +32,22 @@ from omnivec.engine.catalog import resolve
 from omnivec.engine.findings import check_labels, find, units_each
 from omnivec.engine.intake import CHUNK, Feed, Intake
 from omnivec.engine.job import Job
-from omnivec.engine.outputs import cosine, dot, finish, maxsim, relevance, unbounded
+from omnivec.engine.outputs import cosine, dot, finish, maxsim, mixed, relevance, unbounded
 from omnivec.engine.resident import Resident
 from omnivec.engine.roster import Roster
 from omnivec.engine.store import Store
 from omnivec.engine.wishes import chosen, settle
-from omnivec.engine.work import Splitter, Work, check_dims, check_kinds, is_short, letters
+from omnivec.engine.work import (
+    COMPARED,
+    Splitter,
+    Work,
+    check_dims,
+    check_kinds,
+    check_weights,
+    compared,
+    is_short,
+    letters,
+)
 
 MANY = 128
 """Outputs that are cut and normalised on the event loop at most."""
@@ -192,7 +202,7 @@ class LocalEngine:
             return tuple(find(task, card, outputs))
         vectors = [output for output in outputs if isinstance(output, Vectors)]
         if isinstance(task, Score):
-            return _compared(card, vectors)
+            return _compared(task, card, vectors)
         rows: Sequence[Array | None] = [None] * len(vectors)
         if "dense" in task.kinds:
             dims = task.dims or self._default_dims(card)
@@ -225,9 +235,11 @@ def _by_name(residents: Sequence[Resident]) -> dict[str, Resident]:
     return found
 
 
-def _compared(card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
+def _compared(task: Score, card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
     """The documents' scores, the first of the vectors being the query's."""
     query, documents = vectors[0], vectors[1:]
+    if task.weights and compared(task, card) != COMPARED.get(card.scoring):
+        return tuple(mixed(task.weights, query, documents))
     if card.scoring == "dot":
         return tuple(unbounded(dot(query, documents)))
     if card.scoring == "maxsim":
@@ -281,8 +293,10 @@ def _check(task: Work, card: Card, most: int) -> None:
     if isinstance(task, Encode):
         check_dims(task.dims, card)
         check_kinds(task.kinds, card)
-    if isinstance(task, Extract):
+    elif isinstance(task, Extract):
         check_labels(task, card, most)
+    else:
+        check_weights(task, card)
 
 
 def _ignored(task: Work, card: Card) -> tuple[str, ...]:

@@ -82,7 +82,9 @@ class Splitter:
         field: str | None = None,
     ) -> list[Unit]:
         overflow = task.overflow or self._overflow
-        kinds = task.kinds if isinstance(task, Encode) else COMPARED.get(card.scoring, ("dense",))
+        kinds: tuple[Kind, ...] = ("dense",)  # of which an extraction takes no notice
+        if not isinstance(task, Extract):
+            kinds = task.kinds if isinstance(task, Encode) else compared(task, card)
         return [
             Unit(
                 parts=self._parts(item, card, field or f"[{i}]"),
@@ -113,6 +115,11 @@ class Splitter:
         return Text(self._vocabulary.decode(part.ids, param))
 
 
+def compared(task: Score, card: Card) -> tuple[Kind, ...]:
+    """The kinds of vectors that a query and its documents are compared by."""
+    return tuple(kind for kind, _ in task.weights) or COMPARED.get(card.scoring, ("dense",))
+
+
 def check_dims(dims: int | None, card: Card) -> None:
     if dims is not None and card.dims is not None and not 1 <= dims <= card.dims:
         raise Unsupported(
@@ -123,6 +130,12 @@ def check_dims(dims: int | None, card: Card) -> None:
 def check_kinds(kinds: Sequence[Kind], card: Card) -> None:
     if not set(kinds) <= set(card.kinds):
         raise Unsupported(f"This model makes {', '.join(card.kinds)} vectors.", param="kinds")
+
+
+def check_weights(task: Score, card: Card) -> None:
+    if not {kind for kind, _ in task.weights} <= set(card.kinds):
+        able = f"compares {', '.join(card.kinds)} vectors" if card.kinds else "compares no vectors"
+        raise Unsupported(f"This model {able}.", param="weights")
 
 
 def is_short(task: Work) -> bool:
