@@ -41,6 +41,7 @@ from omnivec.core.nouns import (
 from omnivec.core.plugins import discover
 from omnivec.core.quantise import quantise
 from omnivec.core.seams import Dialect, Endpoint
+from omnivec.engine.wishes import settle
 from omnivec.server.door import placed
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -65,7 +66,7 @@ CARD = Card(
     reason="/home/somebody/secret/path is damaged",
     created=1700000000,
 )
-NAMES = {None, CARD.name, "minilm", "bge-m3"}
+NAMES = {CARD.name, "minilm", "bge-m3"}
 
 
 class Asked(NamedTuple):
@@ -140,16 +141,19 @@ def read(reply: Reply) -> Any:
 
 
 def work(task: Task) -> Result:
-    if task.model not in NAMES:
+    if task.model is not None and task.model.partition(":")[0] not in NAMES:
         raise UnknownModel("No such model here.", param="model")
     if isinstance(task, Describe):
         return Result(CARD, cards=(CARD,))
+    task = settle(task, CARD)
     _check_images(task)
     outputs, tokens, cut = _outputs(task)
     usage = Usage(tokens=tokens, items=len(task.items), truncated=cut)
     timing = Timing(total=0.0125)
-    dims = task.dims or WIDTH if isinstance(task, Encode) else None
-    return Result(CARD, outputs, usage=usage, timing=timing, dims=dims)
+    if not isinstance(task, Encode):
+        return Result(CARD, outputs, usage=usage, timing=timing)
+    dims, dtype = task.dims or WIDTH, task.dtype or "float32"
+    return Result(CARD, outputs, usage=usage, timing=timing, dims=dims, dtype=dtype)
 
 
 def _outputs(task: Encode | Score | Extract) -> tuple[tuple[Output, ...], int, int]:
@@ -161,7 +165,8 @@ def _outputs(task: Encode | Score | Extract) -> tuple[tuple[Output, ...], int, i
             raise Unsupported(f"This model's vectors can have 1 to {WIDTH}.", param="dims")
         if not set(task.kinds) <= set(CARD.kinds):
             raise Unsupported("This model makes dense vectors.", param="kinds")
-        rows = [quantise(vector(text, task.dims or WIDTH), task.dtype) for text in texts]
+        dtype = task.dtype or "float32"
+        rows = [quantise(vector(text, task.dims or WIDTH), dtype) for text in texts]
         return tuple(map(Vectors, rows)), tokens, cut
     if isinstance(task, Extract):
         found = [classes(task, text) for text in texts]

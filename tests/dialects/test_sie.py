@@ -59,6 +59,9 @@ def test_the_task() -> None:
         overflow="refuse",
         max_tokens=16,
         dtype="int8",
+        kinds=(),
+        profile="default",
+        yields=True,
     )
 
 
@@ -289,8 +292,29 @@ def test_the_engines_names_of_fields(param: str, told: str) -> None:
 
 @pytest.mark.parametrize("name", [CARD.name, f"{CARD.name}:default", "minilm"])
 def test_names_with_slashes_and_a_profile(name: str) -> None:
-    task = decode(f"/v1/encode/{name}", BODY)
-    assert task.model == name.removesuffix(":default")
+    """Which profiles there are is the engine's to know; the name comes back as it was."""
+    assert decode(f"/v1/encode/{name}", BODY).model == name
+    assert read(ask("POST", f"/v1/encode/{name}", BODY))["model"] == name
+
+
+def test_a_profile_is_read_in_the_options() -> None:
+    options = {"options": {"profile": "mine"}}
+    for path, body in (
+        (ENCODE, {**BODY, "params": options}),
+        (SCORE, {"query": {"text": "a"}, **BODY, **options}),
+        (f"/v1/extract/{CARD.name}", {**BODY, "params": options}),
+    ):
+        task = decode(path, body)
+        assert isinstance(task, Encode | Score | Extract)
+        assert task.profile == "mine"
+
+
+def test_an_unknown_profile_of_the_name_is_told_as_the_models() -> None:
+    reply = ask("POST", f"{ENCODE}:secret", BODY)
+    assert reply.status == 400
+    assert read(reply)["detail"]["param"] == "model"
+    assert "it has default" in read(reply)["detail"]["message"]
+    assert b"secret" not in reply.body
 
 
 @pytest.mark.parametrize(
@@ -381,8 +405,8 @@ def test_every_kind_of_vector_is_written() -> None:
 def test_half_precision_is_the_only_type_that_changes_sparse_values() -> None:
     sparse = Sparse(np.array([5], np.int32), np.array([0.1], np.float32))
     for dtype, expected in (("float16", np.float16), ("int8", np.float32), ("binary", np.float32)):
-        task = Encode((Item((Text("a"),)),), CARD.name, dtype=dtype, kinds=("sparse",))  # type: ignore[arg-type]
-        result = Result(CARD, (Vectors(sparse=sparse),))
+        task = Encode((Item((Text("a"),)),), CARD.name, kinds=("sparse",))
+        result = Result(CARD, (Vectors(sparse=sparse),), dtype=dtype)  # type: ignore[arg-type]
         reply = unpack(sie.encode_encode(Call("POST", ENCODE, headers=PACKED), task, result))
         values = _msgpack.unpack_array(reply["items"][0]["sparse"]["values"])
         assert values.dtype == expected

@@ -164,8 +164,8 @@ def _served(settings: Settings, findings: Findings) -> None:
     from omnivec.engine.catalog import catalog
 
     try:
-        specs = catalog().specs(settings.models, revision=settings.revision)
-    except CheckpointError as error:
+        specs = catalog(settings.catalogue).specs(settings.models, revision=settings.revision)
+    except (CheckpointError, SettingsError) as error:
         findings.problems.append(str(error))
         return
     for spec in specs:

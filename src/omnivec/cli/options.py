@@ -43,6 +43,9 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "runtime": Flag("The library that runs models: openvino, torch; auto takes the best.", "NAME"),
     "revision": Flag("Branch, tag or commit of the models that name none after @.", "REVISION"),
+    "catalogue": Flag(
+        "Model entries of your own, as TOML: prompts, pooling, profiles.", "FILE|FOLDER"
+    ),
     "offline": Flag("Never use the network for model files.", spelling="--offline/--no-offline"),
     "api_keys": Flag(
         "A key that clients must send as `Authorization: Bearer KEY`; may be repeated. "
@@ -99,7 +102,16 @@ FLAGS: Mapping[str, Flag] = {
     "body_timeout": Flag("Seconds that a client has for its body.", "SECONDS"),
     "drain_timeout": Flag("Seconds that a stopping server gives to what it admitted.", "SECONDS"),
 }
-COMPUTE = ("device", "dtype", "runtime", "revision", "offline", "max_batch_tokens", "cache")
+COMPUTE = (
+    "device",
+    "dtype",
+    "runtime",
+    "revision",
+    "catalogue",
+    "offline",
+    "max_batch_tokens",
+    "cache",
+)
 
 
 def _annotation(name: str) -> Any:

@@ -115,18 +115,23 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     the name of one of the model's prompts. `dims` cuts a Matryoshka vector (None: all).
     `overflow` None means the server's own setting; `max_tokens` can only lower the window.
     `dtype` is what the numbers are rounded to at the end (core/quantise.py). `kinds` are the
-    vectors that are wanted, all of them from one pass through the model.
+    vectors that are wanted, all of them from one pass through the model; empty means dense
+    ones, or else what the model makes. `profile` names one of the model's (`Card.profiles`),
+    which says what the request leaves open; where `yields` is set, its `kinds` win over the
+    request's.
     """
 
     items: tuple[Item, ...]
     model: str | None = None
     role: str | None = None
     dims: int | None = None
-    normalize: bool = True
+    normalize: bool | None = None  # None: yes
     overflow: Overflow | None = None
     max_tokens: int | None = None
-    dtype: Dtype = "float32"
+    dtype: Dtype | None = "float32"  # None: that one, too, unless a profile says another
     kinds: tuple[Kind, ...] = ("dense",)
+    profile: str | None = None
+    yields: bool = False
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
@@ -145,6 +150,7 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     overflow: Overflow | None = None
     max_tokens: int | None = None
     weights: tuple[tuple[Kind, float], ...] = ()
+    profile: str | None = None
 
 
 class Extract(msgspec.Struct, frozen=True, tag=True):
@@ -165,6 +171,7 @@ class Extract(msgspec.Struct, frozen=True, tag=True):
     top: int | None = None
     overflow: Overflow | None = None
     max_tokens: int | None = None
+    profile: str | None = None
 
 
 class Describe(msgspec.Struct, frozen=True, tag=True):
@@ -257,6 +264,18 @@ Output: TypeAlias = Vectors | Relevance | Findings
 # ── the answer ───────────────────────────────────────────────────────────────────────────
 
 
+class Wishes(msgspec.Struct, frozen=True):
+    """A profile of a model: what a task means that does not say it itself. None: nothing."""
+
+    kinds: tuple[Kind, ...] | None = None
+    instruction: str | None = None
+    role: str | None = None
+    normalize: bool | None = None
+    dims: int | None = None
+    max_tokens: int | None = None
+    dtype: Dtype | None = None
+
+
 class Card(msgspec.Struct, frozen=True):
     """What is known of a model: first from its files, later from the runtime that opened it."""
 
@@ -289,6 +308,7 @@ class Card(msgspec.Struct, frozen=True):
     attempts: int = 0  # to load it, since it was last loaded
     memory: int = 0  # bytes that it takes when it is loaded, about
     awaited: bool = False  # the server is not ready before this one was tried
+    profiles: Mapping[str, Wishes] = {}  # by name; "default" holds where none is named
     created: int = 0  # unix seconds
 
 
@@ -310,8 +330,8 @@ class Timing(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True):
     """The answer to a task: `outputs` in the order of its items, `cards` for Describe.
 
-    `dims` is the length of the vectors as answered. `ignored` names wishes that the model
-    cannot honour and that change nothing else, such as "instruction".
+    `dims` is the length of the vectors as answered, `dtype` their type. `ignored` names wishes
+    that the model cannot honour and that change nothing else, such as "instruction".
     """
 
     card: Card
@@ -320,6 +340,7 @@ class Result(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     timing: Timing = Timing()
     dims: int | None = None
+    dtype: Dtype = "float32"
     ignored: tuple[str, ...] = ()
 
 

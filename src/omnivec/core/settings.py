@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True):
     # what is served: ids, folders, `alias=id`, `id@revision`; none means the built-in default
     models: tuple[str, ...] = ()
     revision: str | None = None
+    catalogue: str | None = None  # a TOML file or a folder of them, on top of the shipped entries
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     runtime: str = "auto"

@@ -29,8 +29,9 @@ class SieEncodeParams(msgspec.Struct, kw_only=True):
 
     output_types: Annotated[
         list[str] | None,
-        Meta(description='Of "dense", "sparse" and "multivector"; dense alone when absent.'),
-    ] = None
+        Meta(description='Of "dense", "sparse" and "multivector"; dense when absent, or what the '
+             "model makes."),
+    ] = None  # fmt: skip
     instruction: Annotated[str | None, Meta(description="The task in your own words.")] = None
     output_dtype: Annotated[
         str | None, Meta(description=f"One of {', '.join(DTYPES)}; float32 when absent.")

@@ -77,15 +77,10 @@ def _item(item: SieItem, field: str, instruction: str | None = None) -> Item:
     return Item((Text(item.text),), instruction, item.id)
 
 
-def _model(call: Call, options: Options) -> str:
-    """The id, which may end in `:profile`; here every model has the profile "default"."""
-    name, colon, profile = call.params["id"].rpartition(":")
-    if not colon:
-        name, profile = profile, ""
-    asked = options.take("profile", str, "a string") or profile or "default"
-    if asked != "default":
-        raise BadRequest('This model has no such profile; it has "default".', param="profile")
-    return name
+def _profile(options: Options) -> str | None:
+    """The id may name one as well, as `model:profile`: the engine knows which models have it."""
+    name: str | None = options.take("profile", str, "a string")
+    return name or None
 
 
 def decode_encode(call: Call) -> Task:
@@ -97,14 +92,16 @@ def decode_encode(call: Call) -> Task:
     normalize = options.take("normalize", bool, "true or false")
     return Encode(
         items=_items(request.items, _wire.given(instruction), call.limits.items),
-        model=_model(call, options),
+        model=call.params["id"],
         role=_role(params.is_query if is_query is None else is_query),
         dims=options.take("dimensions", Annotated[int, Meta(ge=1)], "an integer of at least 1"),
-        normalize=True if normalize is None else normalize,
+        normalize=normalize,
         overflow=options.overflow(),
         max_tokens=options.window(),
         dtype=_dtype(params.output_dtype or options.take("output_dtype", str, "a string")),
         kinds=_kinds(params.output_types or options.take("output_types", list[str], "strings")),
+        profile=_profile(options),
+        yields=True,
     )
 
 
@@ -113,7 +110,7 @@ _KINDS: tuple[Kind, ...] = ("dense", "sparse", "multivector")
 
 def _kinds(wanted: Sequence[str] | None) -> tuple[Kind, ...]:
     if not wanted:
-        return ("dense",)
+        return ()
     if not set(wanted) <= set(_KINDS):
         words = ", ".join(_KINDS)
         raise BadRequest(
@@ -126,13 +123,13 @@ def _role(is_query: bool | None) -> str | None:
     return None if is_query is None else "query" if is_query else "document"
 
 
-def _dtype(word: str | None) -> Dtype:
-    if (word or "float32") not in DTYPES:
+def _dtype(word: str | None) -> Dtype | None:
+    if word and word not in DTYPES:
         raise BadRequest(
             f"`params.output_dtype` must be one of {', '.join(DTYPES)}.",
             param="params.output_dtype",
         )
-    return cast("Dtype", word or "float32")
+    return cast("Dtype | None", word or None)
 
 
 def decode_score(call: Call) -> Task:
@@ -143,7 +140,8 @@ def decode_score(call: Call) -> Task:
     return Score(
         query=_item(request.query, "query", _wire.given(request.instruction)),
         items=_items(request.items, None, call.limits.items),
-        model=_model(call, options),
+        model=call.params["id"],
+        profile=_profile(options),
         raw=bool(weights) if raw is None else raw,  # a mode is named for the score it gives
         overflow=options.overflow(),
         max_tokens=options.window(),
@@ -160,7 +158,8 @@ def decode_extract(call: Call) -> Task:
     instruction = params.instruction or options.take("instruction", str, "a string")
     return Extract(
         items=_items(request.items, _wire.given(instruction), call.limits.items),
-        model=_model(call, options),
+        model=call.params["id"],
+        profile=_profile(options),
         labels=tuple(params.labels or options.take("labels", list[str], "strings") or ()),
         threshold=params.threshold if threshold is None else threshold,
         multi_label=options.take("multi_label", bool, "true or false"),
@@ -196,7 +195,7 @@ def encode_encode(call: Call, task: Task, result: Result) -> Reply:
     items: list[SieEncoded] = []
     for item, output in zip(task.items, result.outputs, strict=True):
         assert isinstance(output, Vectors)  # noqa: S101 - what an Encode gives
-        entry = _encoded(output, result, task.dtype, packed=packed)
+        entry = _encoded(output, result, packed=packed)
         items.append(entry if item.id is None else {"id": item.id, **entry})
     timing = result.timing
     reply = SieEncodeReply(
@@ -219,10 +218,11 @@ def _wants_json(call: Call) -> bool:
     return "application/json" in accepted.lower() and not _msgpack.is_msgpack(accepted)
 
 
-def _encoded(vectors: Vectors, result: Result, dtype: Dtype, *, packed: bool) -> SieEncoded:
+def _encoded(vectors: Vectors, result: Result, *, packed: bool) -> SieEncoded:
     def written(array: Array) -> Any:
         return _msgpack.pack_array(array) if packed else array
 
+    dtype = result.dtype
     name = "binary" if dtype == "ubinary" else dtype
     entry = SieEncoded()
     if vectors.dense is not None:

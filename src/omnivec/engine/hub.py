@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.engine.catalog import Package, Spec, holds_model
+from omnivec.engine.catalog import Spec, holds_model
+from omnivec.engine.entries import Package
 
 Progress: TypeAlias = Callable[[int, int], None]  # bytes done, bytes in all (0: not known yet)
 

@@ -36,6 +36,7 @@ from omnivec.engine.outputs import cosine, dot, finish, maxsim, mixed, relevance
 from omnivec.engine.resident import Resident
 from omnivec.engine.roster import Roster
 from omnivec.engine.store import Store
+from omnivec.engine.wishes import chosen, settle
 from omnivec.engine.work import (
     COMPARED,
     Splitter,
@@ -110,8 +111,10 @@ class LocalEngine:
         if isinstance(task, Keep):
             return await self._keep(task)
         resident = self._choose(task)
-        if resident.card.tasks and resident.card.state != "loaded":
-            _check(task, resident.card, self._settings.max_items)  # before others make room for it
+        if (card := resident.card).state != "loaded":  # before others make room for it
+            early = settle(task, card)
+            if card.tasks:
+                _check(early, card, self._settings.max_items)
         batcher = await self._roster.acquire(resident)
         try:
             return await self._answer(task, resident, batcher)
@@ -120,6 +123,7 @@ class LocalEngine:
 
     async def _answer(self, task: Work, resident: Resident, batcher: Batcher) -> Result:
         card = resident.card
+        task = settle(task, card)
         _check(task, card, self._settings.max_items)
         # for a bi-encoder the query is a unit of its own before the documents
         asked = int(isinstance(task, Score) and card.scoring != "cross-encoder")
@@ -139,6 +143,7 @@ class LocalEngine:
             usage=Usage(job.tokens, len(task.items), -(-job.cut // each)),
             timing=Timing(seconds, job.prepare, job.queue, job.inference),
             dims=self._length(task, card, found),
+            dtype=_dtype(task),
             ignored=_ignored(task, card),
         )
 
@@ -166,6 +171,7 @@ class LocalEngine:
     def _describe(self, task: Describe) -> Result:
         if task.model is not None:
             card = self._find(task.model).card
+            chosen(task, card)
             return Result(card=card, cards=(card,))
         return Result(card=self.cards[0] if self.cards else Card(name=""), cards=self.cards)
 
@@ -200,10 +206,10 @@ class LocalEngine:
         rows: Sequence[Array | None] = [None] * len(vectors)
         if "dense" in task.kinds:
             dims = task.dims or self._default_dims(card)
-            matrix = finish(dense(vectors), dims, normalize=task.normalize)
-            rows = list(quantise(matrix, task.dtype))
+            matrix = finish(dense(vectors), dims, normalize=task.normalize is not False)
+            rows = list(quantise(matrix, _dtype(task)))
         return tuple(
-            Vectors(row, one.sparse, _rounded(one.multivector, task.dtype))
+            Vectors(row, one.sparse, _rounded(one.multivector, _dtype(task)))
             for row, one in zip(rows, vectors, strict=True)
         )
 
@@ -240,6 +246,10 @@ def _compared(task: Score, card: Card, vectors: Sequence[Vectors]) -> tuple[Outp
         return tuple(unbounded(maxsim(query, documents)))
     rows = dense(vectors)
     return tuple(relevance(cosine(rows[0], rows[1:])))
+
+
+def _dtype(task: Work) -> Dtype:
+    return (task.dtype if isinstance(task, Encode) else None) or "float32"
 
 
 def _rounded(rows: Array | None, dtype: Dtype) -> Array | None:

@@ -264,7 +264,17 @@ class Resident:
             ) from fault
 
 
-_KEPT = ("name", "aliases", "created", "state", "reason", "cause", "attempts", "awaited")
+_KEPT = (
+    "name",
+    "aliases",
+    "created",
+    "state",
+    "reason",
+    "cause",
+    "attempts",
+    "awaited",
+    "profiles",
+)
 
 
 def _cause(error: Exception) -> Cause:

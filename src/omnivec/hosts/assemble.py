@@ -13,7 +13,6 @@ import msgspec
 
 from omnivec import __version__
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.nouns import Card
 from omnivec.core.plugins import discover
 from omnivec.core.seams import Runtime, Watch
 from omnivec.core.settings import Settings, cache
@@ -54,7 +53,7 @@ def local_engine(
     pinned = _pinned(settings, [spec for spec, _ in specs])
     residents = [
         Resident(
-            Card(name=spec.name, aliases=spec.aliases, awaited=named),
+            msgspec.structs.replace(spec.card(), awaited=named),
             functools.partial(hub.locate, spec, offline=settings.offline, progress=progress),
             functools.partial(hub.locate_here, spec),
             opener,
@@ -72,12 +71,12 @@ def local_engine(
 
 def _specs(settings: Settings) -> list[tuple[catalog.Spec, bool]]:
     """Every model that can be asked for, and whether it was named: then it is loaded first."""
-    known = catalog.catalog()
+    known = catalog.catalog(settings.catalogue)
     named = known.specs(settings.models, revision=settings.revision)
     if not settings.on_demand:
         return [(spec, True) for spec in named]
     taken = {one for spec in named for one in (spec.name, spec.source)}
-    others = [known.spec(name) for name in known.entries if name not in taken]
+    others = [known.spec(entry.id) for entry in known.listed if entry.id not in taken]
     return [*((spec, True) for spec in named), *((spec, False) for spec in others)]
 
 

@@ -289,7 +289,7 @@ def flops(config: Mapping[str, Any], tokens: int) -> float | None:
 
 
 def _config(settings: Settings) -> Mapping[str, Any]:
-    spec = catalog.catalog().specs(settings.models, revision=settings.revision)[0]
+    spec = catalog.catalog(settings.catalogue).specs(settings.models, revision=settings.revision)[0]
     return hub.locate(spec, offline=True).config
 
 
