@@ -96,6 +96,9 @@ def serve(settings: Settings, *, exported: bool = False) -> int:
     )
     metrics.stats = engine.stats
     metrics.memory = lambda: sum(runtime.memory() for runtime in runtimes.values())
+    metrics.accelerators = lambda: [
+        one for runtime in runtimes.values() for one in runtime.accelerators()
+    ]
     door = Door(dialects, engine, settings=settings, metrics=metrics)
     life = _Life(engine, settings, began, exported=exported)
     app = application(door, settings, metrics, startup=life.start, shutdown=life.end)

@@ -28,13 +28,13 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Array, Floats, Head
+from omnivec.core.nouns import Accelerator, Array, Floats, Head
 from omnivec.core.seams import SessionLost
 
 ARCHITECTURE = "omnivec-fake"
@@ -81,6 +81,9 @@ class FakeRuntime:
 
     def memory(self) -> int:
         return 0
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        return ()
 
 
 class FakeSession:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -43,12 +44,13 @@ class Probes:
 
     async def ready(self, _call: Call) -> Reply:
         """200 when a model is loaded and none is loading; else 503. Says no names."""
-        return _answer({"status": self._status((await self._door.cards()).cards)})
+        cards = (await self._door.cards()).cards
+        return _answer({"status": readiness(cards, draining=self._door.draining)})
 
     async def health(self, _call: Call) -> Reply:
         """Every model with its state; the fields that Synesis's users look at, first."""
         cards = (await self._door.cards()).cards
-        status = self._status(cards)
+        status = readiness(cards, draining=self._door.draining)
         memory = self._metrics.memory()
         device = next((card.device for card in cards if card.state == "loaded"), "cpu")
         facts: dict[str, Any] = {
@@ -74,15 +76,17 @@ class Probes:
         body, kind = self._exposition.render(cards, call.headers.get("accept", ""))
         return Reply(body, 200, {"content-type": kind, "cache-control": "no-store"})
 
-    def _status(self, cards: tuple[Card, ...]) -> str:
-        states = {card.state for card in cards}
-        if self._door.draining:
-            return "stopping"
-        if "loading" in states:
-            return "loading"
-        if "loaded" in states:
-            return "ready"
-        return "failed" if "failed" in states else "loading"
+
+def readiness(cards: Iterable[Card], *, draining: bool) -> str:
+    """How it is with a server in one word; "ready" is the good one."""
+    states = {card.state for card in cards}
+    if draining:
+        return "stopping"
+    if "loading" in states:
+        return "loading"
+    if "loaded" in states:
+        return "ready"
+    return "failed" if "failed" in states else "loading"
 
 
 def _answer(facts: dict[str, Any]) -> Reply:
