@@ -60,6 +60,7 @@ FLAGS: Mapping[str, Flag] = {
         "A private host or network that may be fetched from; may be repeated.", "HOST|CIDR"
     ),
     "log_format": Flag("Log lines for people or for machines.", "text|json"),
+    "otel_endpoint": Flag("Send traces to this OpenTelemetry collector (extra `otel`).", "URL"),
     "max_batch_tokens": Flag("Tokens in one batch; by default what the runtime likes.", "N"),
     "queue": Flag("Items that may wait for one model; beyond that, 429.", "N"),
     "max_items": Flag("Items in one request.", "N"),

@@ -99,6 +99,8 @@ class Application:
             yield
         finally:
             self.door.metrics.lag.stop()
+            if self.door.tracer is not None:
+                await self.door.tracer.close()
             if shutdown is not None:
                 await shutdown()
 
