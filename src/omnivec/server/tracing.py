@@ -118,14 +118,18 @@ class Tracing:
                 **_work(visit, result),
             },
         )
+        # the answer need not wait for the rest
+        asyncio.get_running_loop().call_soon(self._finish, span, status, result, end)
+        context = span.get_span_context()
+        return f"{context.trace_id:032x}" if context.is_valid else None
+
+    def _finish(self, span: Any, status: int, result: Result | None, end: int) -> None:
         if span.is_recording():
             if status >= 500:  # noqa: PLR2004 - the server's own failures
-                span.set_status(trace.StatusCode.ERROR)
+                span.set_status(self._trace.StatusCode.ERROR)
             if result is not None and result.outputs:
                 self._phases(span, result.timing, end)
         span.end(end)
-        context = span.get_span_context()
-        return f"{context.trace_id:032x}" if context.is_valid else None
 
     def _phases(self, span: Any, timing: Timing, end: int) -> None:
         """Children, one behind the other. They are those of the request's slowest item, and
