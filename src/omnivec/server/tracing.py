@@ -77,7 +77,8 @@ class Tracing:
         own = Resource({"service.name": "omnivec", "service.version": version})
         resource = own.merge(OTELResourceDetector().detect())
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._processor = BatchSpanProcessor(Exporter(OTLPSpanExporter(url)))
+        self._exporter = Exporter(OTLPSpanExporter(url))
+        self._processor = BatchSpanProcessor(self._exporter)
         provider.add_span_processor(self._processor)
         self._tracer = provider.get_tracer("omnivec", version)
         self._trace = trace
@@ -98,6 +99,7 @@ class Tracing:
         ending = threading.Thread(target=self._processor.shutdown, daemon=True)
         ending.start()
         await asyncio.to_thread(ending.join, FLUSH)
+        self._exporter.shutdown()  # the library would wait for 30 seconds
 
     def _note(
         self, visit: Visit, template: str, request: str, status: int, seconds: float
@@ -159,11 +161,12 @@ class Exporter:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self._works = True
+        self._ended = False
 
     def export(self, spans: Sequence[Any]) -> Any:
         result = self._inner.export(spans)
         works = result.name == "SUCCESS"
-        if works is not self._works:
+        if works is not self._works and not self._ended:
             self._works = works
             if works:
                 log.info("the collector takes spans again")
@@ -172,7 +175,9 @@ class Exporter:
         return result
 
     def shutdown(self) -> None:
-        self._inner.shutdown()
+        if not self._ended:
+            self._ended = True
+            self._inner.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         return bool(self._inner.force_flush(timeout_millis))
