@@ -33,7 +33,7 @@ OFFLINE = {
     "PYTHONUNBUFFERED": "1",
 }
 # A developer's own settings must not reach a server under test.
-SETTINGS = ("OMNIVEC_", "EMBEDDING_", "SIE_", "INFINITY_")
+SETTINGS = ("OMNIVEC_", "EMBEDDING_", "SIE_", "INFINITY_", "OTEL_")
 
 
 class Server(NamedTuple):

@@ -228,3 +228,9 @@ def test_remote_code_is_not_run(tiny, tmp_path: Path, told: dict[str, Any]) -> N
     (folder / "config.json").write_text(json.dumps({**config, **told, "model_type": "unheard-of"}))
     (folder / "x.py").write_text("raise SystemExit('ran')")
     assert "transformers cannot open it" in error(folder)
+
+
+def test_a_processor_is_no_accelerator(tiny) -> None:
+    session = PLUGIN.open(Checkpoint("tiny", tiny("bert")), "main", TOKENS, "cpu", "f32")
+    assert PLUGIN.accelerators() == ()
+    session.close()

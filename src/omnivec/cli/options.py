@@ -75,6 +75,7 @@ FLAGS: Mapping[str, Flag] = {
         "A private host or network that may be fetched from; may be repeated.", "HOST|CIDR"
     ),
     "log_format": Flag("Log lines for people or for machines.", "text|json"),
+    "otel_endpoint": Flag("Send traces to this OpenTelemetry collector (extra `otel`).", "URL"),
     "memory": Flag(
         "What all loaded models together may take, such as 4GB; the least recently used is "
         "unloaded for another. By default 80 % of the machine's memory.",

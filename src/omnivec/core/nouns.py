@@ -344,6 +344,18 @@ class Result(msgspec.Struct, frozen=True):
     ignored: tuple[str, ...] = ()
 
 
+class Accelerator(msgspec.Struct, frozen=True):
+    """A GPU as it is now. `used` and `total` are bytes; `utilization` in percent and
+    `temperature` in degrees Celsius are None where nothing here can measure them."""
+
+    device: str
+    name: str
+    used: int
+    total: int
+    utilization: float | None = None
+    temperature: int | None = None
+
+
 # ── graphs ───────────────────────────────────────────────────────────────────────────────
 
 

@@ -14,6 +14,7 @@ import msgspec
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Fault
 from omnivec.core.nouns import (
+    Accelerator,
     Array,
     Call,
     Card,
@@ -151,6 +152,11 @@ class Runtime(Protocol):
 
     def memory(self) -> int:
         """Bytes that this runtime holds on accelerators; 0 on a CPU."""
+        ...
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        """Those that this runtime has models on, as they are now; none on a CPU. It may take
+        milliseconds, so no event loop calls it."""
         ...
 
 

@@ -58,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True):
     media_root: tuple[str, ...] = ()
     media_allow: tuple[str, ...] = ()
     log_format: Literal["text", "json"] = "text"
+    otel_endpoint: str | None = None  # of a collector that takes OTLP over HTTP
 
     # how much
     memory: str | None = None  # SIZE of all loaded models; None: SHARE of what there is
@@ -116,6 +117,8 @@ COMMON = {
     "HF_HUB_OFFLINE": "offline",
     "TRANSFORMERS_OFFLINE": "offline",
     "TIKTOKEN_CACHE_DIR": "tiktoken_cache_dir",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "otel_endpoint",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "otel_endpoint",
 }
 # Kubernetes sets these for every Service of the namespace, and one may be called omnivec.
 KUBERNETES = re.compile(r"OMNIVEC_(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_.+)?)")

@@ -107,6 +107,7 @@ def serve(settings: Settings, *, exported: bool = False) -> int:
     Raises CheckpointError for a model argument that is none, and hosts.uvicorn.PortError.
     """
     from omnivec.hosts import uvicorn
+    from omnivec.server import tracing
     from omnivec.server.asgi import application
     from omnivec.server.door import Door
     from omnivec.server.metrics import Metrics
@@ -122,7 +123,11 @@ def serve(settings: Settings, *, exported: bool = False) -> int:
     )
     metrics.stats = engine.stats
     metrics.memory = lambda: sum(runtime.memory() for runtime in runtimes.values())
+    metrics.accelerators = lambda: [
+        one for runtime in runtimes.values() for one in runtime.accelerators()
+    ]
     door = Door(dialects, engine, settings=settings, metrics=metrics)
+    door.tracer = tracing.start(settings.otel_endpoint, __version__)
     life = _Life(engine, settings, began, exported=exported)
     app = application(door, settings, metrics, startup=life.start, shutdown=life.end)
     return uvicorn.serve(app, settings, opened=life.opened)

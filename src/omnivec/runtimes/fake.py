@@ -37,7 +37,7 @@ import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import computed, kept, named, of_tokens
-from omnivec.core.nouns import Array, Floats, Head
+from omnivec.core.nouns import Accelerator, Array, Floats, Head
 from omnivec.core.seams import SessionLost
 
 ARCHITECTURE = "omnivec-fake"
@@ -91,6 +91,9 @@ class FakeRuntime:
 
     def memory(self) -> int:
         return 0
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        return ()
 
 
 class FakeSession:

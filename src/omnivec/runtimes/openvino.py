@@ -28,10 +28,10 @@ from omnivec.core.seams import SessionLost
 from omnivec.runtimes._openvino.limits import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from omnivec.core.checkpoint import Checkpoint
-    from omnivec.core.nouns import Array, Head
+    from omnivec.core.nouns import Accelerator, Array, Head
     from omnivec.core.seams import Session
     from omnivec.runtimes._openvino.blocks import Encoded
 
@@ -115,6 +115,9 @@ class OpenVINO:
 
     def memory(self) -> int:
         return 0
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        return ()
 
     def ceiling(self, dtype: str) -> float:
         """FLOP/s that matrix products alone reach here, for `omnivec bench`."""

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from weakref import WeakSet
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Head
+from omnivec.core.nouns import Accelerator, Head
+from omnivec.runtimes._torch import devices
 from omnivec.runtimes._torch.session import TorchSession
 from omnivec.runtimes._torch.workers import Workers
 
@@ -75,6 +77,15 @@ class TorchRuntime:
         if torch is None or not torch.cuda.is_available():
             return distant
         return distant + int(torch.cuda.memory_allocated())
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.cuda.is_available():
+            return ()
+        workers = [worker for session in self._distant for worker in session.held()]
+        if not workers and not torch.cuda.is_initialized():
+            return ()
+        return devices.accelerators(workers)
 
 
 def _installed(name: str) -> bool:

@@ -9,6 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -80,6 +81,16 @@ class Visit(msgspec.Struct):
     result: Result | None = None
 
 
+class Tracer(Protocol):
+    """What is told of each call to a dialect's endpoint; server/tracing.py is one."""
+
+    def note(
+        self, visit: Visit, template: str, request: str, status: int, seconds: float
+    ) -> str | None: ...
+
+    async def close(self) -> None: ...
+
+
 class Door:
     """Answers calls. `dialects` by name; the one that the settings name speaks where no other
     dialect can be told. Raises RuntimeError when two endpoints claim one path."""
@@ -100,6 +111,7 @@ class Door:
         self.keys = Keys(settings.api_keys)
         self.limits = Limits(items=settings.max_items, dims=settings.default_dims)
         self.draining = False
+        self.tracer: Tracer | None = None
         self._aside = Aside()
         self._hosts = Hosts(settings.host, keyed=bool(self.keys))
         self._table: Table[Route] = Table()
@@ -165,7 +177,12 @@ class Door:
         log.debug("request %s: %s %d", request, call.method, reply.status)
         traffic = self._nowhere if route is None else route.traffic
         self.metrics.answered(traffic, reply.status, seconds, len(visit.body), len(reply.body))
-        return Reply(reply.body, reply.status, _headers(reply, request, seconds, visit.result))
+        headers = _headers(reply, request, seconds, visit.result)
+        if self.tracer is not None and route is not None and route.page is None:
+            trace = self.tracer.note(visit, route.template, request, reply.status, seconds)
+            if trace is not None:
+                headers["x-trace-id"] = trace
+        return Reply(reply.body, reply.status, headers)
 
     async def _serve(
         self, route: Route, call: Call, params: Mapping[str, str], read: Read | None, visit: Visit
@@ -331,9 +348,7 @@ def placed(fault: Fault, items: str | tuple[str, ...]) -> Fault:
     return fault
 
 
-def _headers(
-    reply: Reply, request: str, seconds: float, result: Result | None
-) -> Mapping[str, str]:
+def _headers(reply: Reply, request: str, seconds: float, result: Result | None) -> dict[str, str]:
     """Times in milliseconds, as SIE's clients read them."""
     headers = dict(reply.headers)
     headers["x-request-id"] = request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -44,12 +45,13 @@ class Probes:
     async def ready(self, _call: Call) -> Reply:
         """200 once the models that were named were tried and one can be had; else 503. A model
         that is loaded later, when it is asked for, changes nothing. Says no names."""
-        return _answer({"status": self._status((await self._door.cards()).cards)})
+        cards = (await self._door.cards()).cards
+        return _answer({"status": readiness(cards, draining=self._door.draining)})
 
     async def health(self, _call: Call) -> Reply:
         """Every model with its state; the fields that Synesis's users look at, first."""
         cards = (await self._door.cards()).cards
-        status = self._status(cards)
+        status = readiness(cards, draining=self._door.draining)
         memory = self._metrics.memory()
         device = next((card.device for card in cards if card.state == "loaded"), "cpu")
         facts: dict[str, Any] = {
@@ -75,13 +77,14 @@ class Probes:
         body, kind = self._exposition.render(cards, call.headers.get("accept", ""))
         return Reply(body, 200, {"content-type": kind, "cache-control": "no-store"})
 
-    def _status(self, cards: tuple[Card, ...]) -> str:
-        states = {card.state for card in cards}
-        if self._door.draining:
-            return "stopping"
-        if any(card.awaited for card in cards):
-            return "loading"
-        return "failed" if states <= {"failed"} else "ready"
+
+def readiness(cards: Sequence[Card], *, draining: bool) -> str:
+    """How it is with a server in one word; "ready" is the good one."""
+    if draining:
+        return "stopping"
+    if any(card.awaited for card in cards):
+        return "loading"
+    return "failed" if {card.state for card in cards} <= {"failed"} else "ready"
 
 
 def _answer(facts: dict[str, Any]) -> Reply:

@@ -93,6 +93,10 @@ class Workers:
         """Bytes on all the devices, as of each one's last batch."""
         return sum(worker.memory for worker in self._workers)
 
+    def held(self) -> list[tuple[str, int]]:
+        """Each device with the bytes on it, as of its last batch."""
+        return [(worker.device, worker.memory) for worker in self._workers]
+
     def close(self) -> None:
         for worker in self._workers:
             worker.close()
