@@ -32,6 +32,13 @@ def test_the_bytes_of_an_array() -> None:
     assert bytes(_msgpack.pack_array(every_other)) == ONE_TWO
 
 
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65535, 65536, 300 * 128 * 4])
+def test_the_bytes_of_every_length(size: int) -> None:
+    data = (np.arange(size) % 251).astype(np.uint8)
+    whole = {b"nd": True, b"type": "|u1", b"kind": b"", b"shape": [size], b"data": data.tobytes()}
+    assert bytes(_msgpack.pack_array(data)) == msgspec.msgpack.encode(whole)
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "?"])
 @pytest.mark.parametrize("shape", [(0,), (3,), (300, 128), (2, 3, 4), ()])
 def test_there_and_back(dtype: str, shape: tuple[int, ...]) -> None:

@@ -13,6 +13,7 @@ from omnivec.core import errors
 from omnivec.core.errors import Fault
 from omnivec.core.nouns import (
     Call,
+    Dtype,
     Encode,
     Extract,
     Item,
@@ -244,6 +245,37 @@ def test_every_kind_of_vector_is_written() -> None:
     )
     assert plain["items"][0]["sparse"]["indices"] == [5, 70000]
     assert plain["items"][0]["multivector"]["values"] == rows.tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_bytes_of_many_rows_per_item(dtype: Dtype) -> None:
+    rng = np.random.default_rng(0)
+    lengths = (1, 300, 7)
+    rows = [quantise(rng.standard_normal((n, 128), np.float32), dtype) for n in lengths]
+    items = tuple(Item((Text("a"),), id=str(n)) for n in lengths)
+    task = Encode(items, CARD.name, dtype=dtype, kinds=("multivector",))
+    card = msgspec.structs.replace(CARD, token_dims=128)
+    result = Result(card, tuple(Vectors(multivector=one) for one in rows))
+    reply = sie.encode_encode(Call("POST", ENCODE, headers=PACKED), task, result)
+    written = [
+        {
+            "id": str(len(one)),
+            "multivector": {
+                "token_dims": 128,
+                "num_tokens": len(one),
+                "dtype": "binary" if dtype == "ubinary" else dtype,
+                "values": {
+                    b"nd": True,
+                    b"type": one.dtype.newbyteorder("<").str,
+                    b"kind": b"",
+                    b"shape": list(one.shape),
+                    b"data": one.tobytes(),
+                },
+            },
+        }
+        for one in rows
+    ]
+    assert msgspec.msgpack.encode({**unpack(reply), "items": written}) == reply.body
 
 
 def test_half_precision_is_the_only_type_that_changes_sparse_values() -> None:

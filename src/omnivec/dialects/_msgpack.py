@@ -68,7 +68,8 @@ def pack_array(array: Array) -> msgspec.Raw:
     parts = [b"\x85", _bytes(_ND), b"\xc3"]
     for key, value in zip(_KEYS, head, strict=False):
         parts += [_bytes(key), msgspec.msgpack.encode(value)]
-    parts += [_bytes(b"data"), msgspec.msgpack.encode(laid.reshape(-1).view(np.uint8).data)]
+    # the numbers are copied here once, and once more when the whole message is written
+    parts += [_bytes(b"data"), _head(laid.nbytes), laid.reshape(-1).view(np.uint8).data]
     return msgspec.Raw(b"".join(parts))
 
 
@@ -92,6 +93,15 @@ def unpack_array(value: Any) -> Array:
 def _bytes(value: bytes) -> bytes:
     """msgpack-numpy's keys are bin and not str."""
     return msgspec.msgpack.encode(value)
+
+
+def _head(size: int) -> bytes:
+    """What stands before `size` bytes: bin 8, 16 or 32, the shortest that can say it."""
+    width = 1 if size < 1 << 8 else 2 if size < 1 << 16 else 4
+    return _BIN[width] + size.to_bytes(width, "big")
+
+
+_BIN = {1: b"\xc4", 2: b"\xc5", 4: b"\xc6"}
 
 
 def _malformed() -> BadRequest:
