@@ -4,7 +4,8 @@
 
 Each Python client has a folder here with its pinned `requirements.txt` and its `calls.py`,
 and an environment of its own under `.clients/`; the JavaScript ones share `node/`. They are
-made once and made again when their pins change. Two servers run: one with a key, one without.
+made once and made again when their pins change. Two servers run, one with a key and one without;
+clients that ask again while a model loads get a third, which has just been started.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import checkpoints
 import live
@@ -34,6 +36,8 @@ SCRIPTS = sorted(f"node/{path.stem}" for path in NODE.glob("*.mjs") if path.stem
 KEY = "sk-omnivec-client-checks"
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 RERANKER = "tiny/cross-encoder"
+THREEFOLD = "BAAI/bge-m3"  # of random weights here; it makes vectors of all three types
+BM25 = "omnivec/bm25"
 # cl100k_base under the name that tiktoken keeps it by; LiteLLM's wheel carries a copy.
 TABLE = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
 OFFLINE = {
@@ -44,6 +48,9 @@ OFFLINE = {
 }
 AT_ONCE = 2
 PATIENCE = 240  # seconds for one client's checks
+# Clients that ask a third server as well, whose model takes longer to load than it waits.
+ASK_AGAIN = {"sie", "sie_031"}
+COLD = ("fake:load=4", "--load-wait", "0.2")
 
 
 class Outcome(NamedTuple):
@@ -76,7 +83,7 @@ def prepare(names: Iterable[str]) -> None:
     jobs: list[Callable[[], None]] = [lambda name=name: make_python(name) for name in wanted]
     if any("/" in name for name in names):
         jobs.append(make_node)
-    jobs.append(make_reranker)
+    jobs += [make_reranker, make_threefold]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for done in [pool.submit(job) for job in jobs]:
             done.result()
@@ -111,19 +118,39 @@ def make_node() -> None:
 
 def make_reranker() -> None:
     """A cross-encoder with random weights: its scores mean nothing and are repeatable."""
-    stamp = digest(Path(checkpoints.__file__).read_bytes())
-    if is_fresh(reranker(), stamp):
-        return
+    make_model("cross-encoder", lambda at: build("bert", at, num_labels=1))
+
+
+def make_threefold() -> None:
+    """A bge-m3 with random weights: beside its encoder one linear layer for the weights of
+    words and one for the vectors of tokens, as FlagEmbedding keeps them."""
+
+    def made(folder: Path) -> None:
+        import torch
+
+        width = 32
+        build("xlm_roberta", folder, pooling=("cls",), hidden_size=width)
+        torch.manual_seed(3)
+        torch.save(torch.nn.Linear(width, 1).state_dict(), folder / "sparse_linear.pt")
+        torch.save(torch.nn.Linear(width, width).state_dict(), folder / "colbert_linear.pt")
+
+    make_model("bge-m3", made)
+
+
+def build(kind: str, folder: Path, **told: Any) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    shutil.rmtree(reranker(), ignore_errors=True)
-    checkpoints.build_encoder("bert", reranker(), num_labels=1, positions=128)
-    (reranker() / ".made").write_text(stamp)
+    checkpoints.build_encoder(kind, folder, positions=128, **told)
 
 
-def reranker() -> Path:
-    return MADE / "cross-encoder"
+def make_model(name: str, made: Callable[[Path], None]) -> None:
+    folder = MADE / name
+    stamp = digest(Path(checkpoints.__file__).read_bytes(), Path(__file__).read_bytes())
+    if not is_fresh(folder, stamp):
+        shutil.rmtree(folder, ignore_errors=True)
+        made(folder)
+        (folder / ".made").write_text(stamp)
 
 
 def keep_table() -> None:
@@ -155,7 +182,8 @@ def quiet(*command: str | Path) -> None:
 
 def check(names: list[str]) -> list[Outcome]:
     # f32, because bf16 rounds a text differently in different batches
-    served = (MODEL, f"{RERANKER}={reranker()}", "--dtype", "f32")
+    made = (f"{RERANKER}={MADE / 'cross-encoder'}", f"{THREEFOLD}={MADE / 'bge-m3'}")
+    served = (MODEL, *made, BM25, "--dtype", "f32")
     with (
         live.serve(*served, "--api-key", KEY, env=OFFLINE) as guarded,
         live.serve(*served, env=OFFLINE) as open_to_all,
@@ -168,7 +196,8 @@ def check(names: list[str]) -> list[Outcome]:
 
 def run(name: str, urls: tuple[str, str]) -> Outcome:
     began = time.monotonic()
-    printed = output_of([*command_of(name), *urls])
+    with live.launch(*COLD, env=OFFLINE) if name in ASK_AGAIN else nullcontext() as cold:
+        printed = output_of([*command_of(name), *urls, *([cold.url] if cold else [])])
     print(f"── {name}\n{printed.rstrip()}\n", flush=True)
     summary = re.search(r"^(\d+) passed, (\d+) failed$", printed, re.MULTILINE)
     passed, failed = map(int, summary.groups()) if summary else (0, 1)

@@ -65,7 +65,7 @@ def pack_array(array: Array) -> msgspec.Raw:
     if laid.dtype.byteorder == ">":
         laid = laid.astype(laid.dtype.newbyteorder("<"))
     head = (laid.dtype.str, b"", list(laid.shape))
-    parts = [b"\x85", _bytes(_ND), b"\xc3"]
+    parts: list[bytes | memoryview] = [b"\x85", _bytes(_ND), b"\xc3"]
     for key, value in zip(_KEYS, head, strict=False):
         parts += [_bytes(key), msgspec.msgpack.encode(value)]
     # the numbers are copied here once, and once more when the whole message is written

@@ -8,6 +8,7 @@ Options follow the name: `fake:dims=8,slow=0.05`.
 
     dims=8           length of a vector (default 32)
     slow=0.05        seconds that every batch takes (default 0)
+    load=5           seconds that opening takes (default 0)
     streams=2        batches that may run at once (default 1)
     batch_cost=512   tokens that a batch should have (default 1024)
     padded=off       whether a batch is charged for its padding (default on)
@@ -50,6 +51,7 @@ class Options(NamedTuple):
 
     dims: int = 32
     slow: float = 0.0
+    load: float = 0.0
     streams: int = 1
     batch_cost: int = 1024
     padded: bool = True
@@ -74,7 +76,9 @@ class FakeRuntime:
         device: str,  # noqa: ARG002 - hashing knows no device
         dtype: str,  # noqa: ARG002
     ) -> FakeSession:
-        return FakeSession(head, read_options(checkpoint), _markers(checkpoint))
+        options = read_options(checkpoint)
+        time.sleep(options.load)
+        return FakeSession(head, options, _markers(checkpoint))
 
     def describe(self, session: FakeSession) -> tuple[str, str]:  # noqa: ARG002
         return "cpu", "f32"
@@ -169,6 +173,7 @@ def read_options(checkpoint: Checkpoint) -> Options:
         return Options(
             dims=_whole(told.get("dims", "32")),
             slow=_seconds(told.get("slow", "0")),
+            load=_seconds(told.get("load", "0")),
             streams=_whole(told.get("streams", "1")),
             batch_cost=_whole(told.get("batch_cost", "1024")),
             padded=_SWITCH[told.get("padded", "on").lower()],
@@ -178,7 +183,7 @@ def read_options(checkpoint: Checkpoint) -> Options:
     except (KeyError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: options are whole numbers from 1 (dims, streams, batch_cost), "
-            "seconds (slow, hang), or on and off (padded, faults)"
+            "seconds (slow, load, hang), or on and off (padded, faults)"
         ) from error
 
 

@@ -2,6 +2,7 @@
 own environment, and speaks HTTP for itself so that it can tell what the client should see.
 
     python calls.py GUARDED OPEN        two base URLs: with the key below, and without any
+    python calls.py GUARDED OPEN COLD   and that of a server whose only model is still loading
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 GUARDED, OPEN = sys.argv[1:3]
+COLD = sys.argv[3] if sys.argv[3:] else ""
 KEY = "sk-omnivec-client-checks"
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DIMS = 384
 RERANKER = "tiny/cross-encoder"
+THREEFOLD = "BAAI/bge-m3"  # random weights, 32 numbers a vector
+BM25 = "omnivec/bm25"
 TOLERANCE = 1e-6
 
 FOX = "The quick brown fox jumps over the lazy dog."
