@@ -19,10 +19,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import checkpoints
 import live
+import threefold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -118,39 +119,27 @@ def make_node() -> None:
 
 def make_reranker() -> None:
     """A cross-encoder with random weights: its scores mean nothing and are repeatable."""
-    make_model("cross-encoder", lambda at: build("bert", at, num_labels=1))
+    make_model(
+        "cross-encoder",
+        lambda at: checkpoints.build_encoder("bert", at, num_labels=1, positions=128),
+    )
 
 
 def make_threefold() -> None:
-    """A bge-m3 with random weights: beside its encoder one linear layer for the weights of
-    words and one for the vectors of tokens, as FlagEmbedding keeps them."""
-
-    def made(folder: Path) -> None:
-        import torch
-
-        width = 32
-        build("xlm_roberta", folder, pooling=("cls",), hidden_size=width)
-        torch.manual_seed(3)
-        torch.save(torch.nn.Linear(width, 1).state_dict(), folder / "sparse_linear.pt")
-        torch.save(torch.nn.Linear(width, width).state_dict(), folder / "colbert_linear.pt")
-
-    make_model("bge-m3", made)
+    make_model("bge-m3", lambda at: threefold.build(at, positions=128))
 
 
-def build(kind: str, folder: Path, **told: Any) -> None:
+def make_model(name: str, build: Callable[[Path], object]) -> None:
+    folder = MADE / name
+    stamp = digest(*(Path(by).read_bytes() for by in (checkpoints.__file__, threefold.__file__)))
+    if is_fresh(folder, stamp):
+        return
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    checkpoints.build_encoder(kind, folder, positions=128, **told)
-
-
-def make_model(name: str, made: Callable[[Path], None]) -> None:
-    folder = MADE / name
-    stamp = digest(Path(checkpoints.__file__).read_bytes(), Path(__file__).read_bytes())
-    if not is_fresh(folder, stamp):
-        shutil.rmtree(folder, ignore_errors=True)
-        made(folder)
-        (folder / ".made").write_text(stamp)
+    shutil.rmtree(folder, ignore_errors=True)
+    build(folder)
+    (folder / ".made").write_text(stamp)
 
 
 def keep_table() -> None:
