@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -94,7 +95,7 @@ def in_a_word(page: Serve) -> Serve:
 
     async def said(call: Call) -> Reply:
         reply = await page(call)
-        word = b"ok" if reply.status == 200 else b"not ready"
+        word = b"ok" if reply.status == HTTPStatus.OK else b"not ready"
         kind = {"content-type": "text/plain; charset=utf-8"}
         return Reply(word, reply.status, {**reply.headers, **kind})
 
