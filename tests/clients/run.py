@@ -18,6 +18,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,8 +38,10 @@ SCRIPTS = sorted(f"node/{path.stem}" for path in NODE.glob("*.mjs") if path.stem
 KEY = "sk-omnivec-client-checks"
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 RERANKER = "tiny/cross-encoder"
+CLASSIFIER = "tiny/nli"
 THREEFOLD = "BAAI/bge-m3"  # of random weights here; it makes vectors of all three types
 BM25 = "omnivec/bm25"
+NLI = ("contradiction", "neutral", "entailment")
 # cl100k_base under the name that tiktoken keeps it by; LiteLLM's wheel carries a copy.
 TABLE = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
 OFFLINE = {
@@ -51,7 +54,7 @@ AT_ONCE = 2
 PATIENCE = 240  # seconds for one client's checks
 # Clients that ask a third server as well, whose model takes longer to load than it waits.
 ASK_AGAIN = {"sie", "sie_031"}
-COLD = ("fake:load=4", "--load-wait", "0.2")
+COLD = ("fake:load=8", "--load-wait", "0.2")
 
 
 class Outcome(NamedTuple):
@@ -84,7 +87,7 @@ def prepare(names: Iterable[str]) -> None:
     jobs: list[Callable[[], None]] = [lambda name=name: make_python(name) for name in wanted]
     if any("/" in name for name in names):
         jobs.append(make_node)
-    jobs += [make_reranker, make_threefold]
+    jobs.append(make_models)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for done in [pool.submit(job) for job in jobs]:
             done.result()
@@ -117,16 +120,12 @@ def make_node() -> None:
     (NODE / "node_modules" / ".made").write_text(stamp)
 
 
-def make_reranker() -> None:
-    """A cross-encoder with random weights: its scores mean nothing and are repeatable."""
-    make_model(
-        "cross-encoder",
-        lambda at: checkpoints.build_encoder("bert", at, num_labels=1, positions=128),
-    )
-
-
-def make_threefold() -> None:
-    make_model("bge-m3", lambda at: threefold.build(at, positions=128))
+def make_models() -> None:
+    """With random weights: what they answer means nothing and is repeatable."""
+    build = partial(checkpoints.build_encoder, "bert", positions=128)
+    make_model("cross-encoder", partial(build, num_labels=1))
+    make_model("nli", partial(build, num_labels=3, labels=NLI))
+    make_model("bge-m3", partial(threefold.build, positions=128))
 
 
 def make_model(name: str, build: Callable[[Path], object]) -> None:
@@ -171,8 +170,9 @@ def quiet(*command: str | Path) -> None:
 
 def check(names: list[str]) -> list[Outcome]:
     # f32, because bf16 rounds a text differently in different batches
-    made = (f"{RERANKER}={MADE / 'cross-encoder'}", f"{THREEFOLD}={MADE / 'bge-m3'}")
-    served = (MODEL, *made, BM25, "--dtype", "f32")
+    made = {RERANKER: "cross-encoder", CLASSIFIER: "nli", THREEFOLD: "bge-m3"}
+    named = [f"{name}={MADE / folder}" for name, folder in made.items()]
+    served = (MODEL, *named, BM25, "--dtype", "f32")
     with (
         live.serve(*served, "--api-key", KEY, env=OFFLINE) as guarded,
         live.serve(*served, env=OFFLINE) as open_to_all,

@@ -35,6 +35,7 @@ CURL = re.compile(
 CURLS = CURL.findall(SEED)
 DENSE, TYPES, SCORE, EXTRACT, MODELS, EMBEDDINGS, HEALTHZ, READYZ = CURLS
 M3, RERANKER, GLINER = "BAAI/bge-m3", "BAAI/bge-reranker-v2-m3", "urchade/gliner_multi-v2.1"
+NLI = "tiny/nli"  # a classifier; models that find entities are not read yet
 
 
 @pytest.fixture(scope="module", name="server")
@@ -42,7 +43,11 @@ def sie_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Server
     made = tmp_path_factory.mktemp("sie")
     threefold.build(made / "m3")
     checkpoints.build_encoder("xlm_roberta", made / "reranker", num_labels=1)
-    with live.serve(f"{M3}={made / 'm3'}", f"{RERANKER}={made / 'reranker'}") as running:
+    checkpoints.build_encoder(
+        "bert", made / "nli", num_labels=3, labels=("contradiction", "neutral", "entailment")
+    )
+    folders = {M3: "m3", RERANKER: "reranker", NLI: "nli"}
+    with live.serve(*(f"{name}={made / folder}" for name, folder in folders.items())) as running:
         yield running
 
 
@@ -118,6 +123,19 @@ def test_extract_is_refused_while_no_model_here_finds_entities(server: live.Serv
     assert reply["detail"]["code"] == "MODEL_NOT_FOUND"
     other = json.loads(curl(EXTRACT.replace(GLINER, M3), server))
     assert other["detail"]["code"] == "INVALID_INPUT"
+
+
+def test_extract_with_a_classifier_in_its_place(server: live.Server) -> None:
+    reply = json.loads(curl(EXTRACT.replace(GLINER, NLI), server))
+    assert reply["model"] == NLI
+    (item,) = reply["items"]
+    assert item["id"] == "item-0"
+    lists = ("entities", "relations", "classifications", "objects")
+    assert item.keys() >= {*lists, "data"}
+    assert [item[name] for name in lists if name != "classifications"] == [[], [], []]
+    found = {one["label"]: one["score"] for one in item["classifications"]}
+    assert found.keys() == set(body_of(EXTRACT)["params"]["labels"])
+    assert sum(found.values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_models(server: live.Server) -> None:

@@ -27,6 +27,8 @@ KEY = "sk-omnivec-client-checks"
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DIMS = 384
 RERANKER = "tiny/cross-encoder"
+CLASSIFIER = "tiny/nli"
+LABELS = ["animal", "finance", "music"]
 THREEFOLD = "BAAI/bge-m3"  # random weights, 32 numbers a vector
 BM25 = "omnivec/bm25"
 TOLERANCE = 1e-6
@@ -51,7 +53,7 @@ BEST = {1, 3}  # the two documents that any encoder must put first
 
 def post(path: str, body: Any, key: str | None = KEY) -> tuple[int, Any]:
     """Status and decoded JSON of a plain POST to the guarded server."""
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", "accept": "application/json"}
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
     request = urllib.request.Request(GUARDED + path, json.dumps(body).encode(), headers)
@@ -93,6 +95,19 @@ def same_scores(got: Sequence[tuple[int, float]], want: dict[int, float], top: i
     assert [index for index, _ in got] == best, f"{got} against {want}"
     for index, score in got:
         assert abs(score - want[index]) <= TOLERANCE, f"[{index}]: {score} is not {want[index]}"
+
+
+def same_classes(got: Sequence[tuple[str, float]]) -> None:
+    """`got`: what an NLI model makes of FOX and LABELS, best first."""
+    status, reply = post(
+        f"/v1/extract/{CLASSIFIER}", {"items": [{"text": FOX}], "params": {"labels": LABELS}}
+    )
+    assert status == 200, reply
+    wanted = [(one["label"], one["score"]) for one in reply["items"][0]["classifications"]]
+    assert {label for label, _ in wanted} == set(LABELS)
+    assert [label for label, _ in got] == [label for label, _ in wanted]
+    for (_, left), (_, right) in zip(got, wanted, strict=True):
+        assert abs(left - right) <= TOLERANCE
 
 
 def shortened(vector: Sequence[float], dims: int) -> list[float]:

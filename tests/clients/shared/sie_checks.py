@@ -38,6 +38,41 @@ def own_async():
     return SIEAsyncClient(checks.GUARDED, api_key=KEY)
 
 
+# ── waiting for a model: first, for its server has just been started ─────────────────────
+
+
+async def check_it_asks_again_while_a_model_loads():
+    """The server says 503 with Retry-After; both clients wait, ask again, and are answered."""
+    said, log = io.StringIO(), logging.getLogger("sie_sdk")
+    handler = logging.StreamHandler(said)
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    await asyncio.to_thread(wait_for_door)
+    try:
+        async with SIEAsyncClient(checks.COLD) as other:
+            ours, theirs = await asyncio.gather(
+                other.encode("fake", {"text": FOX}),
+                asyncio.to_thread(SIEClient(checks.COLD).encode, "fake", {"text": FOX}),
+            )
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+    np.testing.assert_array_equal(ours["dense"], theirs["dense"])
+    assert said.getvalue().count("retrying in") >= 2, said.getvalue()
+    assert "oading" in said.getvalue()
+
+
+def wait_for_door():
+    """Until the server that has just been started takes connections."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            return urllib.request.urlopen(checks.COLD + "/healthz", timeout=5).close()
+        except OSError:
+            assert time.monotonic() < until, "the server did not start"
+            time.sleep(0.05)
+
+
 # ── encode ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -175,6 +210,17 @@ def check_items_without_ids_are_named():
     assert {one["item_id"] for one in result["scores"][:2]} == {f"item-{i}" for i in BEST}
 
 
+def check_classes():
+    item = {"id": "x", "text": FOX}
+    result = client.extract(checks.CLASSIFIER, item, labels=checks.LABELS)
+    assert result["id"] == "x"
+    assert [result[kind] for kind in ("entities", "relations", "objects")] == [[], [], []]
+    checks.same_classes([(one["label"], one["score"]) for one in result["classifications"]])
+    assert abs(sum(one["score"] for one in result["classifications"]) - 1) < 1e-5
+    several = client.extract(checks.CLASSIFIER, ITEMS, labels=checks.LABELS)
+    assert [one["id"] for one in several] == [item["id"] for item in ITEMS]
+
+
 def check_models():
     models = {one["name"]: one for one in client.list_models()}
     assert {MODEL, checks.RERANKER, checks.BM25, checks.THREEFOLD} <= set(models)
@@ -226,11 +272,13 @@ async def check_the_async_client():
             other.list_models(),
             other.get_model(MODEL),
         )
+        classes = await other.extract(checks.CLASSIFIER, {"text": FOX}, labels=checks.LABELS)
         many = await asyncio.gather(*(other.encode(MODEL, item) for item in ITEMS * 8))
     wanted = plain_vectors(TEXTS)
     np.testing.assert_allclose(np.stack([row["dense"] for row in batch]), wanted, atol=1e-6)
     assert {int(one["item_id"]) for one in scored["scores"][:2]} == BEST
     assert found in models
+    checks.same_classes([(one["label"], one["score"]) for one in classes["classifications"]])
     for number, row in enumerate(many):
         assert row["id"] == ITEMS[number % len(ITEMS)]["id"]
         np.testing.assert_allclose(row["dense"], wanted[number % len(ITEMS)], atol=1e-5)
@@ -257,7 +305,7 @@ async def check_async_refusals():
     assert [error.status_code for error in errors] == [404, 400]
 
 
-# ── watching, and waiting for a model ────────────────────────────────────────────────────
+# ── watching ─────────────────────────────────────────────────────────────────────────────
 
 
 def judge_frames(frames):
@@ -286,35 +334,3 @@ async def check_async_watch():
             if len(frames) == FRAMES:
                 break
     judge_frames(frames)
-
-
-async def check_it_asks_again_while_a_model_loads():
-    """The server says 503 with Retry-After; both clients wait, ask again, and are answered."""
-    said, log = io.StringIO(), logging.getLogger("sie_sdk")
-    handler = logging.StreamHandler(said)
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
-    await asyncio.to_thread(wait_for_door)
-    try:
-        async with SIEAsyncClient(checks.COLD) as other:
-            ours, theirs = await asyncio.gather(
-                other.encode("fake", {"text": FOX}),
-                asyncio.to_thread(SIEClient(checks.COLD).encode, "fake", {"text": FOX}),
-            )
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(logging.NOTSET)
-    np.testing.assert_array_equal(ours["dense"], theirs["dense"])
-    assert said.getvalue().count("retrying in") >= 2, said.getvalue()
-    assert "oading" in said.getvalue()
-
-
-def wait_for_door():
-    """Until the server that has just been started takes connections."""
-    until = time.monotonic() + 30
-    while True:
-        try:
-            return urllib.request.urlopen(checks.COLD + "/healthz", timeout=5).close()
-        except OSError:
-            assert time.monotonic() < until, "the server did not start"
-            time.sleep(0.05)

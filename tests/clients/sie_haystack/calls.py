@@ -94,6 +94,12 @@ def check_a_vector_for_each_token():
         assert {len(row) for row in vectors} == {width}
 
 
+def check_the_extractor_classifies():
+    extractor = SIEExtractor(model=checks.CLASSIFIER, labels=checks.LABELS, **WHERE)
+    found = extractor.run(text=FOX)["classifications"]
+    checks.same_classes([(one.label, one.score) for one in found])
+
+
 def check_the_extractor_says_what_the_model_cannot():
     extractor = SIEExtractor(model=MODEL, labels=["animal"], **WHERE)
     error = checks.raised(RequestError, lambda: extractor.run(text=FOX))

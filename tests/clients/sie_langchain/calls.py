@@ -77,6 +77,12 @@ def check_sparse_vectors():
     assert shared.index(max(shared)) == 1, shared  # the one that says "neural networks" too
 
 
+def check_the_extractor_classifies():
+    tool = SIEExtractor(base_url=checks.OPEN, model=checks.CLASSIFIER, labels=checks.LABELS)
+    found = tool.invoke(FOX)["classifications"]
+    checks.same_classes([(one["label"], one["score"]) for one in found])
+
+
 def check_the_extractor_says_what_the_model_cannot():
     tool = SIEExtractor(base_url=checks.OPEN, model=MODEL, labels=["animal"])
     assert checks.raised(RequestError, lambda: tool.invoke(FOX)).code == "INVALID_INPUT"

@@ -71,6 +71,12 @@ def check_sparse_vectors():
     assert shared.index(max(shared)) == 1, shared  # the one that says "neural networks" too
 
 
+def check_the_extractor_classifies():
+    tool = create_sie_extractor_tool(model=checks.CLASSIFIER, labels=checks.LABELS, **WHERE)
+    found = tool.fn(FOX)["classifications"]
+    checks.same_classes([(one["label"], one["score"]) for one in found])
+
+
 def check_the_extractor_says_what_the_model_cannot():
     tool = create_sie_extractor_tool(model=MODEL, labels=["animal"], **WHERE)
     error = checks.raised(RequestError, lambda: tool.fn(FOX))
