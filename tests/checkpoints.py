@@ -37,6 +37,7 @@ __all__ = [
     "build_static_st",
     "drop_tensor",
     "header_of",
+    "laid_out",
     "tiny_checkpoints",
     "truncate_weights",
 ]
@@ -433,6 +434,13 @@ def header_of(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         return json.loads(file.read(size))
+
+
+def laid_out(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The tokens [K, d] that a head of single tokens gives, at their places: [B, T, d]."""
+    spread = np.zeros((*mask.shape, rows.shape[-1]), rows.dtype)
+    spread[mask.astype(bool)] = rows
+    return spread
 
 
 _BUILDERS: Mapping[str, Callable[..., Path]] = {

@@ -203,7 +203,7 @@ def test_a_wrong_field(fields: dict[str, Any], param: str, headers: dict[str, st
         (errors.Overloaded("x"), 503, "QUEUE_FULL", "1"),
         (errors.Overloaded("x", retry_after=3), 503, "QUEUE_FULL", "3"),
         (errors.Loading("x", retry_after=5), 503, "MODEL_LOADING", "5"),
-        (errors.Loading("x"), 502, "MODEL_LOAD_FAILED", None),
+        (errors.LoadFailed("x", cause="GATED"), 502, "MODEL_LOAD_FAILED", None),
         (errors.ModelFailed("x"), 500, "INFERENCE_ERROR", None),
         (errors.Fault("x"), 500, "INTERNAL_ERROR", None),
     ],

@@ -21,7 +21,7 @@ from omnivec.core.outline import Outline
 Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Overflow: TypeAlias = Literal["truncate", "refuse"]
-State: TypeAlias = Literal["available", "loading", "loaded", "failed"]
+State: TypeAlias = Literal["available", "loading", "loaded", "unloading", "failed"]
 Kind: TypeAlias = Literal["dense", "sparse", "multivector"]
 Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
@@ -155,7 +155,14 @@ class Describe(msgspec.Struct, frozen=True, tag=True):
     model: str | None = None
 
 
-Task: TypeAlias = Encode | Score | Extract | Describe
+class Keep(msgspec.Struct, frozen=True, tag=True):
+    """Load a model or unload it now; "retry" loads one that failed. Answered by its card."""
+
+    model: str
+    wish: Literal["load", "unload", "retry"]
+
+
+Task: TypeAlias = Encode | Score | Extract | Describe | Keep
 
 
 # ── model work ───────────────────────────────────────────────────────────────────────────
@@ -243,6 +250,10 @@ class Card(msgspec.Struct, frozen=True):
     dtype: str = ""
     state: State = "available"
     reason: str = ""  # why it failed, in words for a person
+    cause: str = ""  # and for a program: one of core/checkpoint.py's
+    attempts: int = 0  # to load it, since it was last loaded
+    memory: int = 0  # bytes that it takes when it is loaded, about
+    awaited: bool = False  # the server is not ready before this one was tried
     created: int = 0  # unix seconds
 
 

@@ -27,7 +27,7 @@ class ModelEntry(TypedDict):
     profiles: dict[str, dict[str, bool]]
     tasks: Annotated[list[str], Meta(description='Of "encode", "score".')]
     capabilities: Annotated[list[str], Meta(description='Of "embed", "rerank".')]
-    state: Literal["available", "loading", "loaded", "failed"]
+    state: Literal["available", "loading", "loaded", "unloading", "failed"]
     scoring: Annotated[str, Meta(description='How "score" is answered, "cosine" for one.')]
     architecture: str
     pooling: str

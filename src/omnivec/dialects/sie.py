@@ -284,15 +284,14 @@ _WORDS: tuple[tuple[type[Fault], int, str], ...] = (
     (errors.Forbidden, 403, "FORBIDDEN"),
     (errors.TooSlow, 408, "REQUEST_TIMEOUT"),
     (errors.Overloaded, 503, "QUEUE_FULL"),
+    (errors.LoadFailed, 502, "MODEL_LOAD_FAILED"),
+    (errors.Loading, 503, "MODEL_LOADING"),
     (errors.ModelFailed, 500, "INFERENCE_ERROR"),
     (Fault, 500, "INTERNAL_ERROR"),
 )
 
 
 def _word(fault: Fault) -> tuple[int, str]:
-    if isinstance(fault, errors.Loading):
-        # without a time after which to ask again it will not be loaded
-        return (503, "MODEL_LOADING") if fault.retry_after else (502, "MODEL_LOAD_FAILED")
     return next((status, word) for kind, status, word in _WORDS if isinstance(fault, kind))
 
 
@@ -358,8 +357,12 @@ class Sie:
         headers = {**_wire.fault_headers(fault), "x-sie-error-code": code}
         if code == "QUEUE_FULL":
             headers.setdefault("retry-after", "1")
-        if code == "MODEL_LOAD_FAILED":
-            detail |= {"error_class": "UNKNOWN", "permanent": True, "attempts": 1}
+        if isinstance(fault, errors.LoadFailed):
+            detail |= {
+                "error_class": fault.cause,
+                "permanent": fault.retry_after is None,
+                "attempts": fault.attempts,
+            }
         # its TypeScript client looks for the code at the top, the others inside of `detail`
         return _wire.write({"detail": detail, "code": code}, status, headers)
 

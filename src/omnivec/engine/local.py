@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from omnivec.core.errors import BadRequest, UnknownModel, Unsupported
@@ -16,6 +15,7 @@ from omnivec.core.nouns import (
     Dtype,
     Encode,
     Extract,
+    Keep,
     Output,
     Result,
     Score,
@@ -26,12 +26,14 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.outputs import dense
 from omnivec.core.quantise import quantise
-from omnivec.core.settings import Settings
+from omnivec.core.settings import Settings, budget
+from omnivec.engine.batcher import Batcher
 from omnivec.engine.catalog import resolve
 from omnivec.engine.intake import CHUNK, Feed, Intake
 from omnivec.engine.job import Job
 from omnivec.engine.outputs import cosine, dot, finish, maxsim, relevance, unbounded
 from omnivec.engine.resident import Resident
+from omnivec.engine.roster import Roster
 from omnivec.engine.store import Store
 from omnivec.engine.work import Splitter, check_dims, check_kinds, is_short, letters
 
@@ -53,23 +55,24 @@ class LocalEngine:
     ) -> None:
         self._store = store
         self._residents = {resident.card.name: resident for resident in residents}
+        self._known = _by_name(residents)
+        self._roster = Roster(
+            residents, budget(settings.memory), settings.load_wait, settings.idle_unload
+        )
         self._splitter = splitter
         self._settings = settings
         self._intake = Intake(threads)
-        self._loads = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     async def load(self) -> None:
-        """Open the models one after the other; each reports its own failure in its card."""
-        for resident in self._residents.values():
-            await resident.load(self._loads)
+        """Open the models that are served from the start, one after the other; each reports
+        its own failure in its card."""
+        await self._roster.start(lazy=self._settings.lazy)
 
     async def close(self) -> None:
-        for resident in self._residents.values():
-            await resident.close()
+        await self._roster.close()
         self._intake.close()
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
-        self._loads.shutdown(wait=False)
 
     @property
     def cards(self) -> tuple[Card, ...]:
@@ -93,10 +96,18 @@ class LocalEngine:
     async def run(self, task: Task) -> Result:
         if isinstance(task, Describe):
             return self._describe(task)
+        if isinstance(task, Keep):
+            return await self._keep(task)
         if isinstance(task, Extract):
             return self._refuse(task)
         resident = self._choose(task)
-        batcher = await resident.ready()
+        batcher = await self._roster.acquire(resident)
+        try:
+            return await self._answer(task, resident, batcher)
+        finally:
+            self._roster.release(resident)
+
+    async def _answer(self, task: Encode | Score, resident: Resident, batcher: Batcher) -> Result:
         card = resident.card
         _check(task, card)
         # for a bi-encoder the query is a unit of its own before the documents
@@ -121,6 +132,8 @@ class LocalEngine:
     # ── choosing ─────────────────────────────────────────────────────────────────────────
 
     def _find(self, name: str) -> Resident:
+        if (known := self._known.get(name)) is not None:
+            return known
         found = resolve(name, self.cards)
         if found is None:
             raise UnknownModel(
@@ -148,6 +161,15 @@ class LocalEngine:
             card = self._find(task.model).card
             return Result(card=card, cards=(card,))
         return Result(card=self.cards[0] if self.cards else Card(name=""), cards=self.cards)
+
+    async def _keep(self, task: Keep) -> Result:
+        """Raises UnknownModel."""
+        resident = self._find(task.model)
+        if task.wish == "unload":
+            await self._roster.unload(resident)
+        else:
+            await self._roster.load(resident)
+        return Result(card=resident.card, cards=(resident.card,))
 
     # ── joining ──────────────────────────────────────────────────────────────────────────
 
@@ -189,6 +211,15 @@ class LocalEngine:
         """The setting, as far as the model's vectors are that long."""
         wanted = self._settings.default_dims
         return wanted if wanted is None or card.dims is None else min(wanted, card.dims)
+
+
+def _by_name(residents: Sequence[Resident]) -> dict[str, Resident]:
+    """Every name and alias as it is written; the first that has it keeps it."""
+    found: dict[str, Resident] = {}
+    for resident in residents:
+        for name in (resident.card.name, *resident.card.aliases):
+            found.setdefault(name, resident)
+    return found
 
 
 def _compared(card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:

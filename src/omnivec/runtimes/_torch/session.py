@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
+from omnivec.core.heads import named, of_tokens
 from omnivec.core.nouns import Array, Head
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import architectures, attention, budget, heads
@@ -49,19 +50,25 @@ class TorchSession:
         ).to(device)
         self._rows = _table_rows(self._model.base_model)
         self._accepts = set(inspect.signature(self._model.forward).parameters)
-        self._head = None if self._logits else heads.build(checkpoint, head, device)
+        self._of_tokens = of_tokens(head)
+        self._heads = {
+            name: heads.build(checkpoint, name, one, device)
+            for name, one in named(head).items()
+            if one.kind != "logits"
+        }
         self._queueing = threading.Lock()
         self.batch_cost = self._budget()
 
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:  # noqa: ARG002 - one batch has its device to itself anyway
         """Raises ValueError for arrays that are no batch, SessionLost after an error of the
         device: then every later call would fail. Out of memory is not one."""
-        packing = Packing(self._with_pool_mask(arrays))
+        packing = Packing(self._with_pool_mask(arrays), self._of_tokens)
         try:
             # a batch is queued whole: two that alternate would both hold their memory
             with self._torch.inference_mode(), self._queueing:
-                output = self._fetch(self._output(arrays, packing).float())
-            return {"output": output()}
+                outputs = self._outputs(arrays, packing)
+                fetched = {name: self._fetch(one.float()) for name, one in outputs.items()}
+            return {name: wait() for name, wait in fetched.items()}
         except getattr(self._torch, "AcceleratorError", ()) as error:  # since torch 2.8
             raise SessionLost("the GPU reported an error") from error
 
@@ -78,13 +85,18 @@ class TorchSession:
 
     # ── the model ────────────────────────────────────────────────────────────────────────
 
-    def _output(self, arrays: Mapping[str, Array], packing: Packing) -> Tensor:
+    def _outputs(self, arrays: Mapping[str, Array], packing: Packing) -> dict[str, Tensor]:
         if self._packed is None:
             return self._run_padded(arrays, packing)
         states = self._run_packed(self._packed, arrays, packing)
-        if self._head is not None:
-            return self._head(states, packing, self._move)
-        return self._classify(self._packed, states, packing)
+        outputs = self._project(states, packing)
+        if self._logits:
+            outputs["output"] = self._classify(self._packed, states, packing)
+        return outputs
+
+    def _project(self, states: Tensor, packing: Packing) -> dict[str, Tensor]:
+        """The heads of the last hidden states, [S, H]."""
+        return {name: head(states, packing, self._move) for name, head in self._heads.items()}
 
     def _run_packed(
         self, packed: architectures.Packed, arrays: Mapping[str, Array], packing: Packing
@@ -97,14 +109,14 @@ class TorchSession:
         sequences = attention.Sequences(self._move(packing.starts.astype(np.int32)), packing)
         return base(**fed, **self._told(), sequences=sequences).last_hidden_state[0]
 
-    def _run_padded(self, arrays: Mapping[str, Array], packing: Packing) -> Tensor:
-        """Logits, or the head of the hidden states. `position_ids` are the model's own to
+    def _run_padded(self, arrays: Mapping[str, Array], packing: Packing) -> dict[str, Tensor]:
+        """Logits, or the heads of the hidden states. `position_ids` are the model's own to
         make: it counts them from the mask or the padding as its architecture does."""
         output = self._model(**self._feed(arrays), **self._told())
-        if self._head is None:
-            return output.logits
+        if self._logits:
+            return {"output": output.logits}
         states = output.last_hidden_state.flatten(0, 1)[self._move(packing.places)]
-        return self._head(states, packing, self._move)
+        return self._project(states, packing)
 
     def _feed(self, arrays: Mapping[str, Array], without: Sequence[str] = ()) -> dict[str, Tensor]:
         """What the model takes of the arrays, on the device. Raises ValueError for a number
