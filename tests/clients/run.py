@@ -54,7 +54,7 @@ AT_ONCE = 2
 PATIENCE = 240  # seconds for one client's checks
 # Clients that ask a third server as well, whose model takes longer to load than it waits.
 ASK_AGAIN = {"sie", "sie_031"}
-COLD = ("fake:load=8", "--load-wait", "0.2")
+COLD = ("fake:load=2", "--lazy", "--load-wait", "0.2")
 
 
 class Outcome(NamedTuple):
