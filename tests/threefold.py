@@ -19,6 +19,8 @@ def build(folder: Path, **told: Any) -> Path:
 
     checkpoints.build_encoder("xlm_roberta", folder, pooling=("cls",), hidden_size=WIDTH, **told)
     torch.manual_seed(3)
-    torch.save(torch.nn.Linear(WIDTH, 1).state_dict(), folder / "sparse_linear.pt")
+    words = torch.nn.Linear(WIDTH, 1)
+    torch.nn.init.constant_(words.bias, 1)  # what is below 0 weighs nothing: not all of them
+    torch.save(words.state_dict(), folder / "sparse_linear.pt")
     torch.save(torch.nn.Linear(WIDTH, WIDTH).state_dict(), folder / "colbert_linear.pt")
     return folder
