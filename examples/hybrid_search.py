@@ -67,8 +67,11 @@ def fetch() -> Path:
     kept = Path.home() / ".cache" / "omnivec" / "xquad.en.json"
     if not kept.is_file():
         say(f"fetching {URL}")
-        with urllib.request.urlopen(URL, timeout=60) as reply:
-            body = reply.read()
+        try:
+            with urllib.request.urlopen(URL, timeout=60) as reply:
+                body = reply.read()
+        except OSError as error:
+            sys.exit(f"it could not be fetched ({error}); give your copy of it with --data")
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(body)
     return kept

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,13 @@ def test_msgpack_is_the_default_and_smaller(server: live.Server) -> None:
     assert len(packed.body) < len(curl(DENSE, server))
 
 
+@pytest.mark.parametrize("name", [M3.replace("/", "%2F"), f"{M3}:default", f"{M3}%3Adefault"])
+def test_other_spellings_of_a_model(server: live.Server, name: str) -> None:
+    accepted = {"accept": "application/json"}
+    reply = wire.request(server.url, f"/v1/encode/{name}", body_of(DENSE), headers=accepted)
+    assert reply.json["items"] == json.loads(curl(DENSE, server))["items"]
+
+
 # ── headers, series, codes ───────────────────────────────────────────────────────────────
 
 
@@ -238,6 +246,19 @@ def test_the_codes_of_refusals(server: live.Server, faulty: live.Server) -> None
     for where, model, body, expected in asked:
         status, code, _ = refusal(where, model, body)
         assert (status, code) == (statuses[expected], expected)
+
+
+def test_a_model_that_loads_says_when_to_come_back() -> None:
+    """The page has MODEL_NOT_LOADED for it; MODEL_LOADING is what its clients ask again after."""
+    with live.launch("fake:load=3", "--lazy", "--load-wait", "0.1") as cold:
+        until = time.monotonic() + 60
+        while not live.answers(cold.url):
+            assert time.monotonic() < until, cold.printed()
+            time.sleep(0.05)
+        status, code, headers = refusal(cold, "fake", {"items": [{"text": "a"}]})
+    (documented,) = (row for row in table("Code | HTTP Status") if row[0] == "MODEL_NOT_LOADED")
+    assert (status, code) == (int(documented[1]), "MODEL_LOADING")
+    assert int(headers["retry-after"]) >= 1
 
 
 def test_a_full_queue_says_when_to_come_back(faulty: live.Server) -> None:
