@@ -112,6 +112,29 @@ def test_what_nobody_attends_to_is_computed_where_it_is_kept(tiny, runtime, kind
 
 
 @runtimes
+@pytest.mark.parametrize("width", [12, 40, 90])
+def test_a_token_that_sees_none_is_what_transformers_makes_of_it(tiny, runtime, width):
+    """A window of 4 places to either side: most of what is only kept sees nothing there."""
+    import torch
+    import transformers
+
+    folder = tiny("modernbert", positions=128)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    arrays = batch(width, 3, 8, width=width)
+    mask = arrays["attention_mask"]
+    arrays["input_ids"] = np.where(mask, arrays["input_ids"], 9)
+    with torch.inference_mode():
+        told = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        hidden = model(**told).last_hidden_state.numpy()
+    session = opened(runtime, folder)
+    kept = np.ones_like(mask)
+    together = session.run({**arrays, "output_mask": kept})["output"]
+    np.testing.assert_allclose(together, hidden[kept == 1], atol=1e-5, rtol=3e-6)
+    alone = {name: array[1:2] for name, array in {**arrays, "output_mask": kept}.items()}
+    close(session.run(alone)["output"], together[width : 2 * width])
+
+
+@runtimes
 def test_a_mask_of_another_shape_is_refused(tiny, runtime):
     session, arrays = opened(runtime, tiny("bert")), batch(12, 7)
     with pytest.raises(ValueError, match=r"share one shape|broadcast"):

@@ -27,9 +27,9 @@ class Checkpoint:
     """The folder `folder` that holds the model called `name`.
 
     `overrides` come from the model catalogue and win over what the files say: `prompts`,
-    `pooling`, `max_tokens`. With `pickle` the weights may lie in `pytorch_model.bin`, whose
-    tensors are read without unpickling (core/torchfile.py). `options` are a test model's
-    (`fake:dims=8`).
+    `hypothesis_template`, `pooling`, `max_tokens`. With `pickle` the weights may lie in
+    `pytorch_model.bin`, whose tensors are read without unpickling (core/torchfile.py).
+    `options` are a test model's (`fake:dims=8`).
     """
 
     def __init__(

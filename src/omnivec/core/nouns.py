@@ -130,7 +130,13 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
-    """Score each item against the query. `raw` asks for the model's logit, not 0..1."""
+    """Score each item against the query. `raw` asks for the model's logit, not 0..1.
+
+    `weights` say how much each kind of vector counts, of a model that makes several; there are
+    none when the model is to score in its own way. The score is their weighted mean: of the
+    cosine of dense vectors, the dot product of sparse ones, and the mean over the query's
+    tokens of each one's best product with a token of the item.
+    """
 
     query: Item
     items: tuple[Item, ...]
@@ -138,15 +144,27 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     raw: bool = False
     overflow: Overflow | None = None
     max_tokens: int | None = None
+    weights: tuple[tuple[Kind, float], ...] = ()
 
 
 class Extract(msgspec.Struct, frozen=True, tag=True):
-    """Find what is named by `labels` in each item; what scores below `threshold` is left out."""
+    """Find what is named by `labels` in each item; what scores below `threshold` is left out,
+    and so is what comes after the best `top`.
+
+    A model with labels of its own needs none: those that are given are the ones it answers.
+    `multi_label`: whether several labels may hold at once, each then scored by itself.
+    `template` is the sentence, with one `{}` for the label, that an NLI model judges.
+    """
 
     items: tuple[Item, ...]
     model: str | None = None
     labels: tuple[str, ...] = ()
     threshold: float | None = None
+    multi_label: bool | None = None
+    template: str | None = None
+    top: int | None = None
+    overflow: Overflow | None = None
+    max_tokens: int | None = None
 
 
 class Describe(msgspec.Struct, frozen=True, tag=True):
@@ -169,7 +187,8 @@ Task: TypeAlias = Encode | Score | Extract | Describe | Keep
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """One row of model work: an item ready for a family, or a pair of them when scoring."""
+    """One row of model work: an item ready for a family, or a pair: of two items when scoring,
+    of an item and a hypothesis about it when an NLI model extracts."""
 
     parts: tuple[Part, ...]
     other: tuple[Part, ...] | None = None
@@ -213,13 +232,26 @@ class Vectors(msgspec.Struct, frozen=True):
 
 
 class Relevance(msgspec.Struct, frozen=True):
-    """`value`: 0..1 under the model's own activation; `raw`: the logit before it."""
+    """`value`: 0..1 under the model's own activation; `raw`: the logit before it. Of an NLI
+    model: of entailment against contradiction, and entailment's logit alone."""
 
     value: float
     raw: float
 
 
-Output: TypeAlias = Vectors | Relevance
+class Class(msgspec.Struct, frozen=True):
+    label: str
+    score: float  # 0..1
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What an item was found to be or to hold. From a model: every class, in its own order. In
+    a Result: those that were asked for, best first, equal ones in the labels' order."""
+
+    classes: tuple[Class, ...] = ()
+
+
+Output: TypeAlias = Vectors | Relevance | Findings
 
 
 # ── the answer ───────────────────────────────────────────────────────────────────────────
@@ -231,7 +263,7 @@ class Card(msgspec.Struct, frozen=True):
     name: str
     architecture: str = ""
     family: str = ""
-    tasks: tuple[str, ...] = ()  # of "encode", "score"
+    tasks: tuple[str, ...] = ()  # of "encode", "score", "extract"
     modalities: tuple[str, ...] = ("text",)
     dims: int | None = None  # of a dense vector
     kinds: tuple[Kind, ...] = ()  # that it makes
@@ -243,6 +275,9 @@ class Card(msgspec.Struct, frozen=True):
     instructions: bool = False  # whether an instruction changes the input
     pooling: str = ""
     scoring: str = ""  # how `score` is answered: "cross-encoder", "cosine", "dot", "maxsim"
+    labels: tuple[str, ...] = ()  # a classifier's own
+    zero_shot: bool = False  # whether "extract" takes, and needs, labels of the caller's own
+    template: str = ""  # of an NLI model: the hypothesis about each label, which stands at `{}`
     revision: str | None = None
     aliases: tuple[str, ...] = ()
     runtime: str = ""

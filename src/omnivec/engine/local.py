@@ -29,13 +29,24 @@ from omnivec.core.quantise import quantise
 from omnivec.core.settings import Settings, budget
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.catalog import resolve
+from omnivec.engine.findings import check_labels, find, units_each
 from omnivec.engine.intake import CHUNK, Feed, Intake
 from omnivec.engine.job import Job
-from omnivec.engine.outputs import cosine, dot, finish, maxsim, relevance, unbounded
+from omnivec.engine.outputs import cosine, dot, finish, maxsim, mixed, relevance, unbounded
 from omnivec.engine.resident import Resident
 from omnivec.engine.roster import Roster
 from omnivec.engine.store import Store
-from omnivec.engine.work import Splitter, check_dims, check_kinds, is_short, letters
+from omnivec.engine.work import (
+    COMPARED,
+    Splitter,
+    Work,
+    check_dims,
+    check_kinds,
+    check_weights,
+    compared,
+    is_short,
+    letters,
+)
 
 MANY = 128
 """Outputs that are cut and normalised on the event loop at most."""
@@ -98,22 +109,24 @@ class LocalEngine:
             return self._describe(task)
         if isinstance(task, Keep):
             return await self._keep(task)
-        if isinstance(task, Extract):
-            return self._refuse(task)
         resident = self._choose(task)
+        if resident.card.tasks and resident.card.state != "loaded":
+            _check(task, resident.card, self._settings.max_items)  # before others make room for it
         batcher = await self._roster.acquire(resident)
         try:
             return await self._answer(task, resident, batcher)
         finally:
             self._roster.release(resident)
 
-    async def _answer(self, task: Encode | Score, resident: Resident, batcher: Batcher) -> Result:
+    async def _answer(self, task: Work, resident: Resident, batcher: Batcher) -> Result:
         card = resident.card
-        _check(task, card)
+        _check(task, card, self._settings.max_items)
         # for a bi-encoder the query is a unit of its own before the documents
         asked = int(isinstance(task, Score) and card.scoring != "cross-encoder")
-        batcher.admit(len(task.items) + asked)
-        job = Job(len(task.items) + asked, asked)
+        each = units_each(task, card) if isinstance(task, Extract) else 1
+        size = len(task.items) * each + asked
+        batcher.admit(size)
+        job = Job(size, asked, each)
         split = partial(self._splitter.units, task, card)
         feed = Feed(batcher, resident.memory, job, split, letters(task.items[:CHUNK]))
         self._intake.put(feed, short=is_short(task) and not resident.memory.waits)
@@ -123,7 +136,7 @@ class LocalEngine:
         return Result(
             card=card,
             outputs=outputs,
-            usage=Usage(job.tokens, len(task.items), job.cut),
+            usage=Usage(job.tokens, len(task.items), -(-job.cut // each)),
             timing=Timing(seconds, job.prepare, job.queue, job.inference),
             dims=self._length(task, card, found),
             ignored=_ignored(task, card),
@@ -141,20 +154,14 @@ class LocalEngine:
             )
         return self._residents[found]
 
-    def _choose(self, task: Encode | Score) -> Resident:
-        verb = "encode" if isinstance(task, Encode) else "score"
+    def _choose(self, task: Work) -> Resident:
+        verb = _verb(task)
         if task.model is not None:
             return self._find(task.model)
         can = [r for r in self._residents.values() if _is_able(r.card, task)]
         if not can:
             raise UnknownModel(f"No model here can {_ABILITY[verb]}.", param="model")
         return min(can, key=lambda resident: _reluctance(resident.card, verb))
-
-    def _refuse(self, task: Extract) -> Result:
-        """No family here extracts yet. Raises UnknownModel, Unsupported."""
-        if task.model is not None:
-            self._find(task.model)
-        raise Unsupported("This model cannot extract anything from a text.", param="model")
 
     def _describe(self, task: Describe) -> Result:
         if task.model is not None:
@@ -174,22 +181,22 @@ class LocalEngine:
     # ── joining ──────────────────────────────────────────────────────────────────────────
 
     async def _joined(
-        self, task: Encode | Score, card: Card, outputs: Sequence[Output]
+        self, task: Work, card: Card, outputs: Sequence[Output]
     ) -> tuple[Output, ...]:
         """`_join`, off the event loop where it takes longer than going there and back."""
         if len(outputs) <= MANY:
             return self._join(task, card, outputs)
         return await asyncio.to_thread(self._join, task, card, outputs)
 
-    def _join(
-        self, task: Encode | Score, card: Card, outputs: Sequence[Output]
-    ) -> tuple[Output, ...]:
+    def _join(self, task: Work, card: Card, outputs: Sequence[Output]) -> tuple[Output, ...]:
         """The model's outputs as the answers to the task's items."""
         if isinstance(task, Score) and card.scoring == "cross-encoder":
             return tuple(outputs)
+        if isinstance(task, Extract):
+            return tuple(find(task, card, outputs))
         vectors = [output for output in outputs if isinstance(output, Vectors)]
         if isinstance(task, Score):
-            return _compared(card, vectors)
+            return _compared(task, card, vectors)
         rows: Sequence[Array | None] = [None] * len(vectors)
         if "dense" in task.kinds:
             dims = task.dims or self._default_dims(card)
@@ -200,7 +207,7 @@ class LocalEngine:
             for row, one in zip(rows, vectors, strict=True)
         )
 
-    def _length(self, task: Encode | Score, card: Card, found: Sequence[Output]) -> int | None:
+    def _length(self, task: Work, card: Card, found: Sequence[Output]) -> int | None:
         """Of the vectors that are answered, before eight signs became a byte."""
         first = found[0]
         if not isinstance(task, Encode) or not isinstance(first, Vectors) or first.dense is None:
@@ -222,9 +229,11 @@ def _by_name(residents: Sequence[Resident]) -> dict[str, Resident]:
     return found
 
 
-def _compared(card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
+def _compared(task: Score, card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
     """The documents' scores, the first of the vectors being the query's."""
     query, documents = vectors[0], vectors[1:]
+    if task.weights and compared(task, card) != COMPARED.get(card.scoring):
+        return tuple(mixed(task.weights, query, documents))
     if card.scoring == "dot":
         return tuple(unbounded(dot(query, documents)))
     if card.scoring == "maxsim":
@@ -237,14 +246,25 @@ def _rounded(rows: Array | None, dtype: Dtype) -> Array | None:
     return None if rows is None else quantise(rows, dtype)
 
 
-def _is_able(card: Card, task: Encode | Score) -> bool:
+def _is_able(card: Card, task: Work) -> bool:
     """Before its files are read a model's tasks are unknown: it may be the one."""
-    if isinstance(task, Score) or not card.tasks:
-        return "score" in card.tasks or not card.tasks
-    return "encode" in card.tasks and set(task.kinds) <= set(card.kinds)
+    if not card.tasks:
+        return True
+    kinds = set(task.kinds) if isinstance(task, Encode) else set()
+    return _verb(task) in card.tasks and kinds <= set(card.kinds)
 
 
-_ABILITY = {"encode": "make embeddings", "score": "rerank"}
+_ABILITY = {
+    "encode": "make embeddings",
+    "score": "rerank",
+    "extract": "extract anything from a text",
+}
+
+
+def _verb(task: Work) -> str:
+    if isinstance(task, Extract):
+        return "extract"
+    return "encode" if isinstance(task, Encode) else "score"
 
 
 def _reluctance(card: Card, verb: str) -> tuple[bool, bool]:
@@ -253,20 +273,27 @@ def _reluctance(card: Card, verb: str) -> tuple[bool, bool]:
     return card.state == "failed", verb == "score" and card.scoring != "cross-encoder"
 
 
-def _check(task: Encode | Score, card: Card) -> None:
+def _check(task: Work, card: Card, most: int) -> None:
     """Whether the model can do it at all, before any work."""
     if not task.items:
         raise BadRequest("At least one input is needed.", param="[0]")
-    verb = "encode" if isinstance(task, Encode) else "score"
+    verb = _verb(task)
     if verb not in card.tasks:
         raise Unsupported(f"This model cannot {_ABILITY[verb]}.", param="model")
     if isinstance(task, Encode):
         check_dims(task.dims, card)
         check_kinds(task.kinds, card)
+    elif isinstance(task, Extract):
+        check_labels(task, card, most)
+    else:
+        check_weights(task, card)
 
 
-def _ignored(task: Encode | Score, card: Card) -> tuple[str, ...]:
+def _ignored(task: Work, card: Card) -> tuple[str, ...]:
     items = (*task.items, task.query) if isinstance(task, Score) else task.items
-    if card.instructions or all(item.instruction is None for item in items):
-        return ()
-    return ("instruction",)
+    instructed = any(item.instruction is not None for item in items)
+    ignored = ["instruction"] if instructed and not card.instructions else []
+    if isinstance(task, Extract) and not card.template:  # its own labels, scored its own way
+        wishes = {"multi_label": task.multi_label, "hypothesis_template": task.template}
+        ignored += [name for name, wish in wishes.items() if wish is not None]
+    return tuple(ignored)

@@ -9,11 +9,9 @@ from omnivec import __version__
 from omnivec.core.nouns import Card
 from omnivec.core.settings import Settings
 
+VERBS = {"encode": "embeds", "score": "reranks", "extract": "classifies"}
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - told, not listened on
 """Addresses that stand for all of a machine's, and the one of them to try."""
-
-
-DOES = {"encode": "embeds", "score": "reranks", "extract": "classifies"}
 
 
 def opening(settings: Settings) -> str:
@@ -63,21 +61,28 @@ def line(card: Card) -> str:
         facts.append(f"{card.dims} dimensions")
     if card.max_tokens:
         facts.append(f"up to {card.max_tokens} tokens")
-    facts.append(" and ".join(DOES[task] for task in card.tasks))
+    facts.append(" and ".join(VERBS[task] for task in card.tasks))
     return f"{card.name}: {', '.join(facts)}"
 
 
 def curl(card: Card, settings: Settings) -> str:
     body: dict[str, object] = {"model": card.name}
-    if "score" not in card.tasks or "encode" in card.tasks:
+    accept = ""
+    if "encode" in card.tasks or not card.tasks:
         path = "/v1/embeddings"
         body |= {"input": "Hello, world"}
-    else:
+    elif "score" in card.tasks:
         path = "/v1/rerank"
         body |= {"query": "What is the capital of France?", "documents": ["Paris", "Berlin"]}
+    else:
+        path = f"/v1/extract/{card.name}"
+        body = {"items": [{"text": "The match ended in a draw."}]}
+        if card.zero_shot:
+            body["params"] = {"labels": ["sports", "politics"]}
+        accept = " -H 'Accept: application/json'"
     key = ' -H "Authorization: Bearer $OMNIVEC_API_KEY"' if settings.api_keys else ""
     return (
-        f"curl {address(settings)}{path}{key} -H 'Content-Type: application/json'"
+        f"curl {address(settings)}{path}{key} -H 'Content-Type: application/json'{accept}"
         f" -d '{json.dumps(body)}'"
     )
 

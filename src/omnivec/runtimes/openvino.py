@@ -7,6 +7,7 @@ about a thousand tokens stays in one core's cache, and no core waits for another
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 import math
 import os
@@ -44,6 +45,7 @@ PACKED = {"f32": 1.0, "bf16": 0.5, "int8": 0.25}  # of the file's size, in a gra
 SPARE = 1.2
 SCRATCH = 48_000_000  # bytes: a graph's kernels and what a batch passes through it
 TOGETHER = 64  # activations that int8 rounds with one scale (docs/experiments.md)
+WORTH = 4  # lone batches before a second graph is opened for them
 KERNELS = 256  # kept for each stream; without an end, each new shape costs 1 MB for good
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
@@ -138,10 +140,12 @@ class OpenVINOSession:
             self._idle.put(compiled.create_infer_request())
         self._wide: SimpleQueue[Any] = SimpleQueue()
         self._widening: Thread | None = None
+        self._lone = itertools.count()
 
     def widen(self, compile_graph: Callable[[], Any], after: Callable[[], None]) -> None:
-        """In the background, open the graph once more for one batch on all cores: a batch that
-        is alone is done nearly twice as fast there (docs/experiments.md)."""
+        """From the WORTH-th batch on that is alone, open the graph once more, for one batch on
+        all cores: such a batch is done nearly twice as fast there (docs/experiments.md). A
+        model that comes and goes is not worth it."""
 
         def work() -> None:
             try:
@@ -156,7 +160,14 @@ class OpenVINOSession:
 
         # no daemon: a process that ends while OpenVINO compiles would be aborted
         self._widening = Thread(target=work, name="widen")
-        self._widening.start()
+
+    def _line(self) -> SimpleQueue[Any]:
+        """Of the requests for a batch that is alone."""
+        if not self._wide.empty():
+            return self._wide
+        if self._widening is not None and next(self._lone) == WORTH:
+            self._widening.start()
+        return self._idle
 
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
         """Raises ValueError for ids that the model has no row for and for rows longer than
@@ -164,7 +175,7 @@ class OpenVINOSession:
         kept = _kept(self._of_tokens, arrays)
         inputs = _inputs(arrays, kept)
         self._check(*inputs)
-        line = self._wide if alone and not self._wide.empty() else self._idle
+        line = self._line() if alone else self._idle
         request = line.get()
         try:
             if request is None:
@@ -179,7 +190,7 @@ class OpenVINOSession:
 
     def close(self) -> None:
         """Waits for the batches that are running, then frees the graphs."""
-        if self._widening is not None:
+        if self._widening is not None and self._widening.ident is not None:
             self._widening.join()
             while not self._wide.empty():
                 self._wide.get()
