@@ -15,16 +15,17 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import checkpoints
 import live
-import threefold
+import multivectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -125,12 +126,23 @@ def make_models() -> None:
     build = partial(checkpoints.build_encoder, "bert", positions=128)
     make_model("cross-encoder", partial(build, num_labels=1))
     make_model("nli", partial(build, num_labels=3, labels=NLI))
-    make_model("bge-m3", partial(threefold.build, positions=128))
+    make_model("bge-m3", build_threefold)
+
+
+def build_threefold(folder: Path) -> None:
+    """A bge-m3 whose vectors are all 32 long, and in whose texts words have weights."""
+    with tempfile.TemporaryDirectory() as made:
+
+        def encoder(kind: str, **told: Any) -> Path:
+            return checkpoints.build_encoder(kind, Path(made), **told)
+
+        multivectors.build_bge_m3(encoder, folder, dims=32, bias=1)
 
 
 def make_model(name: str, build: Callable[[Path], object]) -> None:
     folder = MADE / name
-    stamp = digest(*(Path(by).read_bytes() for by in (checkpoints.__file__, threefold.__file__)))
+    makers = (checkpoints.__file__, multivectors.__file__, __file__)
+    stamp = digest(*(Path(maker).read_bytes() for maker in makers))
     if is_fresh(folder, stamp):
         return
     from transformers.utils.logging import disable_progress_bar

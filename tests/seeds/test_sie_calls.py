@@ -18,13 +18,14 @@ import pytest
 
 import checkpoints
 import live
-import threefold
+import multivectors
 import wire
 from omnivec.dialects._msgpack import unpack_array
 from seeds import seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 SEED = seed("004")
 HOST = "http://localhost:8080"
@@ -35,14 +36,17 @@ CURL = re.compile(
 )
 CURLS = CURL.findall(SEED)
 DENSE, TYPES, SCORE, EXTRACT, MODELS, EMBEDDINGS, HEALTHZ, READYZ = CURLS
+WIDTH = 32  # of the vectors of the tiny models
 M3, RERANKER, GLINER = "BAAI/bge-m3", "BAAI/bge-reranker-v2-m3", "urchade/gliner_multi-v2.1"
 NLI = "tiny/nli"  # a classifier; models that find entities are not read yet
 
 
 @pytest.fixture(scope="module", name="server")
-def sie_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Server]:
+def sie_server(
+    tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[live.Server]:
     made = tmp_path_factory.mktemp("sie")
-    threefold.build(made / "m3")
+    multivectors.build_bge_m3(tiny, made / "m3", bias=1)
     checkpoints.build_encoder("xlm_roberta", made / "reranker", num_labels=1)
     checkpoints.build_encoder(
         "bert", made / "nli", num_labels=3, labels=("contradiction", "neutral", "entailment")
@@ -96,7 +100,7 @@ def test_encode(server: live.Server) -> None:
     assert item.keys() == {"dense"}
     dense = item["dense"]
     assert dense.keys() == {"dims", "dtype", "values"}
-    assert (dense["dims"], dense["dtype"]) == (threefold.WIDTH, "float32")
+    assert (dense["dims"], dense["dtype"]) == (WIDTH, "float32")
     assert length(dense["values"]) == pytest.approx(1, abs=1e-5)
 
 
