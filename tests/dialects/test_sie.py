@@ -13,6 +13,7 @@ from omnivec.core import errors
 from omnivec.core.errors import BadRequest, Fault
 from omnivec.core.nouns import (
     Call,
+    Dtype,
     Encode,
     Extract,
     Item,
@@ -371,6 +372,56 @@ def test_faults(fault: Fault, status: int, code: str, retry: str | None) -> None
     assert reply.headers.get("retry-after") == retry
 
 
+IMAGE = b"\x89PNG"
+MEDIA = [
+    ("images", [IMAGE]),
+    ("images", [{"data": IMAGE, "format": "jpeg"}]),
+    ("audio", {"data": IMAGE}),
+    ("video", {"data": IMAGE}),
+    ("document", {"data": IMAGE, "format": "pdf"}),
+]
+
+
+@pytest.mark.parametrize("text", [{}, {"text": "beside"}])
+@pytest.mark.parametrize(("name", "value"), MEDIA)
+def test_what_no_model_here_reads_is_refused_by_name(name: str, value: Any, text: Any) -> None:
+    body = {"items": [{**text, name: value}]}
+    reply = ask("POST", ENCODE, _msgpack.write(body), PACKED)
+    assert reply.status == 400
+    assert read(reply)["detail"]["param"] == f"items[0].{name}"
+    assert name in read(reply)["detail"]["message"]
+    plain = msgspec.json.encode(body)  # bytes as base64
+    assert read(ask("POST", ENCODE, plain, JSON))["detail"] == read(reply)["detail"]
+    scored = {"query": body["items"][0], "items": [{"text": "a"}]}
+    assert read(ask("POST", SCORE, scored))["detail"]["param"] == f"query.{name}"
+
+
+EXT = msgspec.msgpack.Ext(78, np.ones(2, np.float32).tobytes())
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"multivector": EXT},
+        {"multivector": _msgpack.pack_array(np.ones((2, 2), np.float32))},
+        {"metadata": {"when": msgspec.msgpack.Ext(-1, b"\x00")}, "more": {b"bytes": [1]}},
+        {"images": [], "document": None},
+    ],
+)
+def test_what_is_not_known_of_an_item_is_ignored(item: dict[str, Any]) -> None:
+    body = {"items": [{"text": "hello there", **item}], "more": EXT}
+    body["params"] = {"threshold": 1, "options": {"more": EXT}}
+    reply = unpack(ask("POST", ENCODE, _msgpack.write(body), PACKED))
+    (found,) = reply["items"]
+    values = _msgpack.unpack_array(found["dense"]["values"])
+    np.testing.assert_array_equal(values, vector("hello there", CARD.dims or 0))
+
+
+def test_another_machine_or_pool_that_is_asked_for_is_no_reason_to_refuse() -> None:
+    elsewhere = {"x-sie-machine-profile": "l4", "x-sie-pool": "mine"}
+    assert read(ask("POST", ENCODE, BODY, {**JSON, **elsewhere})) == read(ask("POST", ENCODE, BODY))
+
+
 def test_the_clients_version_comes_back() -> None:
     for sent, answered in (("0.10.1", "0.10.1"), ("0.3", "0.3"), ("x\r\ny", None), ("", None)):
         reply = ask("POST", ENCODE, BODY, {**JSON, "x-sie-sdk-version": sent})
@@ -400,6 +451,37 @@ def test_every_kind_of_vector_is_written() -> None:
     )
     assert plain["items"][0]["sparse"]["indices"] == [5, 70000]
     assert plain["items"][0]["multivector"]["values"] == rows.tolist()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_bytes_of_many_rows_per_item(dtype: Dtype) -> None:
+    rng = np.random.default_rng(0)
+    lengths = (1, 300, 7)
+    rows = [quantise(rng.standard_normal((n, 128), np.float32), dtype) for n in lengths]
+    items = tuple(Item((Text("a"),), id=str(n)) for n in lengths)
+    task = Encode(items, CARD.name, dtype=dtype, kinds=("multivector",))
+    card = msgspec.structs.replace(CARD, token_dims=128)
+    result = Result(card, tuple(Vectors(multivector=one) for one in rows))
+    reply = sie.encode_encode(Call("POST", ENCODE, headers=PACKED), task, result)
+    written = [
+        {
+            "id": str(len(one)),
+            "multivector": {
+                "token_dims": 128,
+                "num_tokens": len(one),
+                "dtype": "binary" if dtype == "ubinary" else dtype,
+                "values": {
+                    b"nd": True,
+                    b"type": one.dtype.newbyteorder("<").str,
+                    b"kind": b"",
+                    b"shape": list(one.shape),
+                    b"data": one.tobytes(),
+                },
+            },
+        }
+        for one in rows
+    ]
+    assert msgspec.msgpack.encode({**unpack(reply), "items": written}) == reply.body
 
 
 def test_half_precision_is_the_only_type_that_changes_sparse_values() -> None:

@@ -182,6 +182,12 @@ def test_slow_takes_its_time(options: dict[str, Any], text: str) -> None:
     assert time.monotonic() - began >= 0.05
 
 
+def test_opening_takes_its_time() -> None:
+    began = time.monotonic()
+    assert np.isfinite(embed(model(load="0.05"), "any")).all()
+    assert time.monotonic() - began >= 0.05
+
+
 def test_a_pooling_of_several_modes_needs_no_more() -> None:
     session = PLUGIN.open(
         checkpoint(dims="4"), "main", Head("pooled", (Pool(("mean",)),)), "cuda", "bf16"

@@ -56,6 +56,21 @@ def test_ready_when_one_can_be_had_and_none_is_awaited(path, states, status, ret
     assert ("retry-after" in reply.headers) is retry
 
 
+def test_sies_probes_are_one_word():
+    words = {
+        (path, state): ask(path, state).body.decode()
+        for path in ("/healthz", "/readyz")
+        for state in ("loaded", "loading*")
+    }
+    assert words == {
+        ("/healthz", "loaded"): "ok",
+        ("/healthz", "loading*"): "ok",
+        ("/readyz", "loaded"): "ok",
+        ("/readyz", "loading*"): "not ready",
+    }
+    assert ask("/readyz", "loaded").headers["content-type"].startswith("text/plain")
+
+
 def test_not_ready_when_the_server_is_stopping():
     reply = ask("/ready", "loaded", draining=True)
     assert (reply.status, json.loads(reply.body)) == (503, {"status": "stopping"})

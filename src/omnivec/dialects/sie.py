@@ -70,8 +70,9 @@ def _items(items: Sequence[SieItem], instruction: str | None, most: int) -> tupl
 
 
 def _item(item: SieItem, field: str, instruction: str | None = None) -> Item:
-    if item.images:
-        raise Unsupported("Images are not read by any model here.", param=f"{field}.images")
+    for name in ("images", "audio", "video", "document"):
+        if getattr(item, name):
+            raise Unsupported(f"No model here reads {name}; send `text`.", param=f"{field}.{name}")
     if item.text is None:
         raise BadRequest(f"`{field}.text` is required.", param=f"{field}.text")
     return Item((Text(item.text),), instruction, item.id)
