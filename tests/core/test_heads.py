@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from omnivec.core.heads import ACTIVATIONS, activation, apply, pool, words
+from omnivec.core.heads import (
+    ACTIVATIONS,
+    activation,
+    apply,
+    computed,
+    kept,
+    of_tokens,
+    pool,
+    words,
+)
 from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool, Vocabulary
 
 NAMES = {"mean_sqrt_len": "mean_sqrt_len_tokens", "last": "lasttoken"}
@@ -119,7 +128,25 @@ def test_a_dense_without_bias_has_none():
     head = Head("tokens", (Dense("f", "torch.nn.Identity"),))
     hidden = hidden_states()
     ours = apply(head, hidden, np.ones((2, 5)), weights)
-    np.testing.assert_array_equal(ours, hidden[..., :3])
+    np.testing.assert_array_equal(ours, hidden.reshape(10, 8)[:, :3])
+
+
+def test_of_single_tokens_only_those_kept_are_given_row_after_row():
+    hidden, mask = hidden_states(), np.array(MASKS["right"])
+    kept = np.array([[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]])  # the second is attended to by nobody
+    ours = apply(Head("tokens"), hidden, mask, {}, output_mask=kept)
+    np.testing.assert_array_equal(ours, hidden[[0, 1], [1, 3]])
+    assert apply(Head("tokens"), hidden, mask, {}, output_mask=0 * kept).shape == (0, 8)
+
+
+def test_without_a_mask_the_main_output_keeps_what_is_attended_to_and_others_nothing():
+    mask = np.array(MASKS["right"])
+    head = Head("tokens", also={"more": Head("tokens"), "pooled": Head("pooled")})
+    assert of_tokens(head) == ["output", "more"]
+    np.testing.assert_array_equal(kept("output", {"attention_mask": mask}), mask == 1)
+    assert not kept("more", {"attention_mask": mask}).any()
+    arrays = {"attention_mask": mask, "more_mask": mask[::-1]}
+    np.testing.assert_array_equal(computed(of_tokens(head), arrays), (mask | mask[::-1]) == 1)
 
 
 def test_normalising_nothing_gives_nothing():

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from omnivec.core.exposure import check_exposure, is_loopback
 from omnivec.core.settings import (
     FIELDS,
     Settings,
     SettingsError,
     cache,
-    check_exposure,
-    is_loopback,
     load,
     mask,
 )

@@ -18,9 +18,11 @@ from omnivec.core.errors import Fault, NotFound, UnknownModel, Unsupported
 from omnivec.core.nouns import (
     Call,
     Card,
+    Class,
     Describe,
     Encode,
     Extract,
+    Findings,
     Image,
     Item,
     Limits,
@@ -142,8 +144,6 @@ def work(task: Task) -> Result:
         raise UnknownModel("No such model here.", param="model")
     if isinstance(task, Describe):
         return Result(CARD, cards=(CARD,))
-    if isinstance(task, Extract):
-        return Result(CARD)
     _check_images(task)
     outputs, tokens, cut = _outputs(task)
     usage = Usage(tokens=tokens, items=len(task.items), truncated=cut)
@@ -152,7 +152,7 @@ def work(task: Task) -> Result:
     return Result(CARD, outputs, usage=usage, timing=timing, dims=dims)
 
 
-def _outputs(task: Encode | Score) -> tuple[tuple[Output, ...], int, int]:
+def _outputs(task: Encode | Score | Extract) -> tuple[tuple[Output, ...], int, int]:
     texts = [_text(item) for item in task.items]
     tokens = sum(len(text.split()) for text in texts)
     cut = sum(len(text.split()) > CARD.max_tokens for text in texts)
@@ -163,11 +163,14 @@ def _outputs(task: Encode | Score) -> tuple[tuple[Output, ...], int, int]:
             raise Unsupported("This model makes dense vectors.", param="kinds")
         rows = [quantise(vector(text, task.dims or WIDTH), task.dtype) for text in texts]
         return tuple(map(Vectors, rows)), tokens, cut
+    if isinstance(task, Extract):
+        found = [classes(task, text) for text in texts]
+        return tuple(map(Findings, found)), tokens, cut
     query = set(_text(task.query).lower().split())
     return tuple(relevance(query, text) for text in texts), tokens, cut
 
 
-def _check_images(task: Encode | Score) -> None:
+def _check_images(task: Encode | Score | Extract) -> None:
     """As the engine: items by their place, a query by its name."""
     named = [(f"[{i}]", item) for i, item in enumerate(task.items)]
     named += [("query", task.query)] if isinstance(task, Score) else []
@@ -192,6 +195,14 @@ def vector(text: str, dims: int) -> np.ndarray:
 def relevance(query: set[str], text: str) -> Relevance:
     share = len(query & set(text.lower().split())) / max(1, len(query))
     return Relevance(value=share, raw=share * 8 - 4)
+
+
+def classes(task: Extract, text: str) -> tuple[Class, ...]:
+    """Each label's share of its letters in the text, best first."""
+    there = set(text.lower())
+    found = [Class(one, len(there & set(one)) / len(set(one))) for one in task.labels]
+    kept = [one for one in found if one.score >= (task.threshold or 0)]
+    return tuple(sorted(kept, key=lambda one: -one.score)[: task.top])
 
 
 # ── recorded exchanges ───────────────────────────────────────────────────────────────────

@@ -26,6 +26,7 @@ from omnivec.core.quantise import DTYPES, quantise
 from omnivec.dialects import _msgpack, sie
 
 ENCODE, SCORE = f"/v1/encode/{CARD.name}", f"/v1/score/{CARD.name}"
+EXTRACT = f"/v1/extract/{CARD.name}"
 PACKED = {"content-type": "application/msgpack", "accept": "application/msgpack"}
 BODY: dict[str, Any] = {"items": [{"text": "hello there"}, {"id": "b", "text": "world"}]}
 
@@ -150,9 +151,91 @@ def test_a_threshold_is_read_in_both_places(place: str) -> None:
     params = {"labels": ["person"], "threshold": 0.3}
     if place == "options":
         params = {"labels": ["person"], "options": {"threshold": 0.3}}
-    task = decode(f"/v1/extract/{CARD.name}", {**BODY, "params": params})
+    task = decode(EXTRACT, {**BODY, "params": params})
     assert isinstance(task, Extract)
     assert (task.labels, task.threshold) == (("person",), 0.3)
+
+
+def test_what_is_asked_of_a_classifier() -> None:
+    options = {
+        "multi_label": True,
+        "hypothesis_template": "On {}.",
+        "top_k": 3,
+        "max_seq_length": 16,
+        "overflow_policy": "error",
+        "labels": ["unread", "beside params.labels"],
+        "unknown": [1],
+    }
+    params = {"labels": ["x", "y"], "instruction": "Find", "output_schema": {"a": 1}}
+    assert decode(EXTRACT, {**BODY, "params": {**params, "options": options}}) == Extract(
+        items=(Item((Text("hello there"),), "Find"), Item((Text("world"),), "Find", "b")),
+        model=CARD.name,
+        labels=("x", "y"),
+        multi_label=True,
+        template="On {}.",
+        top=3,
+        overflow="refuse",
+        max_tokens=16,
+    )
+    task = decode(EXTRACT, {**BODY, "params": {"options": {"labels": ["x"]}}})
+    assert isinstance(task, Extract)
+    assert task.labels == ("x",)
+    assert decode(EXTRACT, BODY) == Extract(
+        items=(Item((Text("hello there"),)), Item((Text("world"),), id="b")), model=CARD.name
+    )
+
+
+@pytest.mark.parametrize("headers", [JSON, PACKED], ids=["json", "msgpack"])
+def test_classes_come_beside_empty_lists(headers: dict[str, str]) -> None:
+    body = {**BODY, "params": {"labels": ["wild", "hello"], "threshold": 0.5}}
+    raw = msgspec.json.encode(body) if headers is JSON else _msgpack.write(body)
+    reply = ask("POST", EXTRACT, raw, headers)
+    found = read(reply) if headers is JSON else unpack(reply)
+    empty = {"entities": [], "relations": [], "objects": [], "data": {}}
+    wild = [{"label": "wild", "score": 0.75}, {"label": "hello", "score": 0.5}]
+    assert found == {
+        "model": CARD.name,
+        "items": [
+            {"id": "item-0", "classifications": [{"label": "hello", "score": 1.0}], **empty},
+            {"id": "b", "classifications": wild, **empty},
+        ],
+        "usage": {"input_tokens": 3},
+    }
+    assert reply.headers["x-sie-units-input-tokens"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("params", "param"),
+    [
+        ({"threshold": 1.5}, "params.threshold"),
+        ({"threshold": float("nan")}, "params.threshold"),
+        ({"options": {"threshold": -1}}, "params.options.threshold"),
+        ({"options": {"threshold": float("nan")}}, "params.options.threshold"),
+        ({"labels": "secret"}, "params.labels"),
+        ({"labels": [1]}, "params.labels[0]"),
+        ({"options": {"labels": "secret"}}, "params.options.labels"),
+        ({"options": {"multi_label": "secret"}}, "params.options.multi_label"),
+        ({"options": {"hypothesis_template": ["secret"]}}, "params.options.hypothesis_template"),
+        ({"options": {"top_k": 0}}, "params.options.top_k"),
+    ],
+)
+def test_a_wrong_wish_of_a_classifier(params: dict[str, Any], param: str) -> None:
+    reply = ask("POST", EXTRACT, _msgpack.write({**BODY, "params": params}), PACKED)
+    assert (reply.status, read(reply)["detail"]["param"]) == (400, param)
+    assert b"secret" not in reply.body
+
+
+@pytest.mark.parametrize(
+    ("param", "told"),
+    [
+        ("labels", "params.labels"),
+        ("labels[2]", "params.labels[2]"),
+        ("template", "params.options.hypothesis_template"),
+    ],
+)
+def test_the_engines_names_of_fields(param: str, told: str) -> None:
+    reply = sie.PLUGIN.fault(errors.BadRequest("x", param=param))
+    assert read(reply)["detail"]["param"] == told
 
 
 @pytest.mark.parametrize("name", [CARD.name, f"{CARD.name}:default", "minilm"])
@@ -202,7 +285,7 @@ def test_a_wrong_field(fields: dict[str, Any], param: str, headers: dict[str, st
         (errors.Overloaded("x"), 503, "QUEUE_FULL", "1"),
         (errors.Overloaded("x", retry_after=3), 503, "QUEUE_FULL", "3"),
         (errors.Loading("x", retry_after=5), 503, "MODEL_LOADING", "5"),
-        (errors.Loading("x"), 502, "MODEL_LOAD_FAILED", None),
+        (errors.LoadFailed("x", cause="GATED"), 502, "MODEL_LOAD_FAILED", None),
         (errors.ModelFailed("x"), 500, "INFERENCE_ERROR", None),
         (errors.Fault("x"), 500, "INTERNAL_ERROR", None),
     ],

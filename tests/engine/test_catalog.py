@@ -162,6 +162,15 @@ def test_an_entry_may_override_pooling_and_window(tmp_path: Path) -> None:
     assert Catalog(tmp_path).spec("a/b").overrides == {"pooling": "cls", "max_tokens": 99}
 
 
+def test_an_entry_may_bring_a_zero_shot_models_hypothesis(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(
+        '[[group]]\ntask = "extract"\nhypothesis_template = "On {}."\nmodels = [{ id = "a/b" }]\n'
+    )
+    catalog = Catalog(tmp_path)
+    assert catalog.spec("a/b").overrides == {"hypothesis_template": "On {}."}
+    assert catalog.entries["a/b"].task == "extract"
+
+
 # ── clients' names ───────────────────────────────────────────────────────────────────────
 
 SERVED = (

@@ -21,7 +21,7 @@ from omnivec.core.outline import Outline
 Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Overflow: TypeAlias = Literal["truncate", "refuse"]
-State: TypeAlias = Literal["available", "loading", "loaded", "failed"]
+State: TypeAlias = Literal["available", "loading", "loaded", "unloading", "failed"]
 Kind: TypeAlias = Literal["dense", "sparse", "multivector"]
 Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
@@ -141,12 +141,23 @@ class Score(msgspec.Struct, frozen=True, tag=True):
 
 
 class Extract(msgspec.Struct, frozen=True, tag=True):
-    """Find what is named by `labels` in each item; what scores below `threshold` is left out."""
+    """Find what is named by `labels` in each item; what scores below `threshold` is left out,
+    and so is what comes after the best `top`.
+
+    A model with labels of its own needs none: those that are given are the ones it answers.
+    `multi_label`: whether several labels may hold at once, each then scored by itself.
+    `template` is the sentence, with one `{}` for the label, that an NLI model judges.
+    """
 
     items: tuple[Item, ...]
     model: str | None = None
     labels: tuple[str, ...] = ()
     threshold: float | None = None
+    multi_label: bool | None = None
+    template: str | None = None
+    top: int | None = None
+    overflow: Overflow | None = None
+    max_tokens: int | None = None
 
 
 class Describe(msgspec.Struct, frozen=True, tag=True):
@@ -155,14 +166,22 @@ class Describe(msgspec.Struct, frozen=True, tag=True):
     model: str | None = None
 
 
-Task: TypeAlias = Encode | Score | Extract | Describe
+class Keep(msgspec.Struct, frozen=True, tag=True):
+    """Load a model or unload it now; "retry" loads one that failed. Answered by its card."""
+
+    model: str
+    wish: Literal["load", "unload", "retry"]
+
+
+Task: TypeAlias = Encode | Score | Extract | Describe | Keep
 
 
 # ── model work ───────────────────────────────────────────────────────────────────────────
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """One row of model work: an item ready for a family, or a pair of them when scoring."""
+    """One row of model work: an item ready for a family, or a pair: of two items when scoring,
+    of an item and a hypothesis about it when an NLI model extracts."""
 
     parts: tuple[Part, ...]
     other: tuple[Part, ...] | None = None
@@ -206,13 +225,26 @@ class Vectors(msgspec.Struct, frozen=True):
 
 
 class Relevance(msgspec.Struct, frozen=True):
-    """`value`: 0..1 under the model's own activation; `raw`: the logit before it."""
+    """`value`: 0..1 under the model's own activation; `raw`: the logit before it. Of an NLI
+    model: of entailment against contradiction, and entailment's logit alone."""
 
     value: float
     raw: float
 
 
-Output: TypeAlias = Vectors | Relevance
+class Class(msgspec.Struct, frozen=True):
+    label: str
+    score: float  # 0..1
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What an item was found to be or to hold. From a model: every class, in its own order. In
+    a Result: those that were asked for, best first, equal ones in the labels' order."""
+
+    classes: tuple[Class, ...] = ()
+
+
+Output: TypeAlias = Vectors | Relevance | Findings
 
 
 # ── the answer ───────────────────────────────────────────────────────────────────────────
@@ -224,7 +256,7 @@ class Card(msgspec.Struct, frozen=True):
     name: str
     architecture: str = ""
     family: str = ""
-    tasks: tuple[str, ...] = ()  # of "encode", "score"
+    tasks: tuple[str, ...] = ()  # of "encode", "score", "extract"
     modalities: tuple[str, ...] = ("text",)
     dims: int | None = None  # of a dense vector
     kinds: tuple[Kind, ...] = ()  # that it makes
@@ -236,6 +268,9 @@ class Card(msgspec.Struct, frozen=True):
     instructions: bool = False  # whether an instruction changes the input
     pooling: str = ""
     scoring: str = ""  # how `score` is answered: "cross-encoder", "cosine", "dot", "maxsim"
+    labels: tuple[str, ...] = ()  # a classifier's own
+    zero_shot: bool = False  # whether "extract" takes, and needs, labels of the caller's own
+    template: str = ""  # of an NLI model: the hypothesis about each label, which stands at `{}`
     revision: str | None = None
     aliases: tuple[str, ...] = ()
     runtime: str = ""
@@ -243,6 +278,10 @@ class Card(msgspec.Struct, frozen=True):
     dtype: str = ""
     state: State = "available"
     reason: str = ""  # why it failed, in words for a person
+    cause: str = ""  # and for a program: one of core/checkpoint.py's
+    attempts: int = 0  # to load it, since it was last loaded
+    memory: int = 0  # bytes that it takes when it is loaded, about
+    awaited: bool = False  # the server is not ready before this one was tried
     created: int = 0  # unix seconds
 
 

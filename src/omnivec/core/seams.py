@@ -105,10 +105,12 @@ class Session(Protocol):
 
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
         """Arrays in, with a batch axis first: `input_ids` int64 [B, T], `attention_mask`
-        int64 [B, T], where the architecture has segments `token_type_ids` int64 [B, T], and
-        where a head pools over less than it attends to `pool_mask` int64 [B, T].
-        Out: `output` float32. `alone`: no other batch runs or waits, so this one may have the
-        whole device."""
+        int64 [B, T], where the architecture has segments `token_type_ids` int64 [B, T], where
+        a head pools over less than it attends to `pool_mask` int64 [B, T], and the masks of
+        heads of single tokens (see Head). A token that such a mask keeps is computed even where
+        `attention_mask` is 0: no token sees it then, but it sees the others.
+        Out: `output` and what the head has besides, float32. `alone`: no other batch runs or
+        waits, so this one may have the whole device."""
         ...
 
     def close(self) -> None: ...
@@ -136,6 +138,11 @@ class Runtime(Protocol):
         self, checkpoint: Checkpoint, graph: str, head: Head, device: str, dtype: str
     ) -> Session:
         """`dtype` is "auto", "f32", "bf16", "f16" or "int8". Raises `CheckpointError`."""
+        ...
+
+    def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
+        """About how many bytes of memory that graph will take once it is open and used. Raises
+        CheckpointError."""
         ...
 
     def describe(self, session: Session) -> tuple[str, str]:

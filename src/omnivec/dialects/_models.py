@@ -18,17 +18,21 @@ class ModelEntry(TypedDict):
     owned_by: str
     name: Annotated[str, Meta(description="The same as id.")]
     inputs: Annotated[list[str], Meta(description='Of "text", "image".')]
-    outputs: Annotated[list[str], Meta(description='Of "dense", "sparse", "multivector", "score".')]
+    outputs: Annotated[
+        list[str], Meta(description='Of "dense", "sparse", "multivector", "score", "json".')
+    ]
     dims: Annotated[dict[str, int], Meta(examples=[{"dense": 384}])]
     dimensions: Annotated[int | None, Meta(description="The length of a whole vector.")]
     loaded: bool
     max_sequence_length: Annotated[int | None, Meta(description="In tokens.")]
     max_model_len: Annotated[int | None, Meta(description="The same, as vLLM calls it.")]
     profiles: dict[str, dict[str, bool]]
-    tasks: Annotated[list[str], Meta(description='Of "encode", "score".')]
-    capabilities: Annotated[list[str], Meta(description='Of "embed", "rerank".')]
-    state: Literal["available", "loading", "loaded", "failed"]
+    tasks: Annotated[list[str], Meta(description='Of "encode", "score", "extract".')]
+    capabilities: Annotated[list[str], Meta(description='Of "embed", "rerank", "classify".')]
+    state: Literal["available", "loading", "loaded", "unloading", "failed"]
     scoring: Annotated[str, Meta(description='How "score" is answered, "cosine" for one.')]
+    labels: Annotated[list[str], Meta(description="A classifier's own.")]
+    zero_shot: Annotated[bool, Meta(description="Whether it classifies by labels of yours.")]
     architecture: str
     pooling: str
     prompts: Annotated[list[str], Meta(description="Names that prompt_name takes.")]
@@ -40,7 +44,8 @@ class ModelEntry(TypedDict):
     stats: Annotated[dict[str, int], Meta(description="Empty; Infinity's client wants it.")]
 
 
-_CAPABILITIES = {"encode": "embed", "score": "rerank"}
+_CAPABILITIES = {"encode": "embed", "score": "rerank", "extract": "classify"}
+_OUTPUTS = {"score": "score", "extract": "json"}
 
 
 def model_entry(card: Card) -> ModelEntry:
@@ -52,7 +57,7 @@ def model_entry(card: Card) -> ModelEntry:
         owned_by="omnivec",
         name=card.name,
         inputs=list(card.modalities),
-        outputs=[*card.kinds, *(["score"] if "score" in card.tasks else [])],
+        outputs=[*card.kinds, *(_OUTPUTS[task] for task in card.tasks if task in _OUTPUTS)],
         dims=_dims(card),
         dimensions=card.dims,
         loaded=card.state == "loaded",
@@ -63,6 +68,8 @@ def model_entry(card: Card) -> ModelEntry:
         capabilities=[_CAPABILITIES[task] for task in card.tasks],
         state=card.state,
         scoring=card.scoring,
+        labels=list(card.labels),
+        zero_shot=card.zero_shot,
         architecture=card.architecture,
         pooling=card.pooling,
         prompts=sorted(card.prompts),

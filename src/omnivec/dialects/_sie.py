@@ -13,6 +13,8 @@ from omnivec.core.nouns import Overflow
 from omnivec.core.quantise import DTYPES
 from omnivec.dialects import _wire
 
+Share = Annotated[float, Meta(ge=0, le=1)]
+
 
 class SieItem(msgspec.Struct, kw_only=True):
     """One thing to encode, to score or to extract from."""
@@ -60,15 +62,22 @@ class SieScoreRequest(msgspec.Struct, kw_only=True):
 class SieExtractParams(msgspec.Struct, kw_only=True):
     """What to look for."""
 
-    labels: list[str] | None = None
-    output_schema: Any = None
-    instruction: str | None = None
-    threshold: float | None = None
-    options: dict[str, Any] | None = None
+    labels: Annotated[
+        list[str] | None,
+        Meta(description="Yours for a zero-shot model; for others some of the model's own."),
+    ] = None
+    output_schema: Annotated[Any, Meta(description="Not read: no model here fills one in.")] = None
+    instruction: Annotated[str | None, Meta(description="For models that follow one.")] = None
+    threshold: Annotated[Share | None, Meta(description="What scores less is left out.")] = None
+    options: Annotated[
+        dict[str, Any] | None,
+        Meta(description="profile, threshold, multi_label, hypothesis_template, top_k, "
+        "max_seq_length, overflow_policy."),
+    ] = None  # fmt: skip
 
 
 class SieExtractRequest(msgspec.Struct, kw_only=True):
-    """Items to extract entities, relations or classes from."""
+    """Items to find something in, classes for one."""
 
     items: list[SieItem]
     params: SieExtractParams | None = None
@@ -151,13 +160,20 @@ class SieScoreReply(TypedDict):
     usage: SieUsage
 
 
+class SieClass(TypedDict):
+    """A label that holds for an item."""
+
+    label: str
+    score: Annotated[float, Meta(description="0 to 1.")]
+
+
 class SieExtracted(TypedDict):
-    """What one item holds; all lists are always there."""
+    """What one item holds; all lists are always there, the best first."""
 
     id: str
     entities: list[dict[str, Any]]
     relations: list[dict[str, Any]]
-    classifications: list[dict[str, Any]]
+    classifications: list[SieClass]
     objects: list[dict[str, Any]]
     data: dict[str, Any]
 
@@ -167,6 +183,7 @@ class SieExtractReply(TypedDict):
 
     model: str
     items: list[SieExtracted]
+    usage: SieUsage
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────

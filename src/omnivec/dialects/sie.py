@@ -18,8 +18,10 @@ from omnivec.core.nouns import (
     Dtype,
     Encode,
     Extract,
+    Findings,
     Item,
     Kind,
+    Output,
     Reply,
     Result,
     Score,
@@ -32,6 +34,8 @@ from omnivec.core.seams import Endpoint
 from omnivec.dialects import _msgpack, _wire
 from omnivec.dialects._sie import (
     Options,
+    Share,
+    SieClass,
     SieDense,
     SieEncoded,
     SieEncodeParams,
@@ -148,12 +152,19 @@ def decode_extract(call: Call) -> Task:
     request = _read(call, SieExtractRequest)
     params = request.params or SieExtractParams()
     options = Options(params.options)
-    threshold = options.take("threshold", float, "a number")
+    threshold = options.take("threshold", Share, "a number from 0 to 1")
+    template = options.take("hypothesis_template", str, "a string")
+    instruction = params.instruction or options.take("instruction", str, "a string")
     return Extract(
-        items=_items(request.items, _wire.given(params.instruction), call.limits.items),
+        items=_items(request.items, _wire.given(instruction), call.limits.items),
         model=_model(call, options),
-        labels=tuple(params.labels or ()),
+        labels=tuple(params.labels or options.take("labels", list[str], "strings") or ()),
         threshold=params.threshold if threshold is None else threshold,
+        multi_label=options.take("multi_label", bool, "true or false"),
+        template=_wire.given(template),
+        top=options.take("top_k", Annotated[int, Meta(ge=1)], "an integer of at least 1"),
+        overflow=options.overflow(),
+        max_tokens=options.window(),
     )
 
 
@@ -254,17 +265,23 @@ def _named(item: Item, index: int) -> str:
 def encode_extract(call: Call, task: Task, result: Result) -> Reply:
     assert isinstance(task, Extract)  # noqa: S101 - `decode_extract` makes nothing else
     items = [
-        SieExtracted(
-            id=_named(item, index),
-            entities=[],
-            relations=[],
-            classifications=[],
-            objects=[],
-            data={},
-        )
-        for index, item in enumerate(task.items)
+        _extracted(_named(item, index), output)
+        for index, (item, output) in enumerate(zip(task.items, result.outputs, strict=True))
     ]
-    return _write(call, {"model": task.model or result.card.name, "items": items}, "items")
+    reply = SieExtractReply(
+        model=task.model or result.card.name,
+        items=items,
+        usage=SieUsage(input_tokens=result.usage.tokens),
+    )
+    return _write(call, cast("Mapping[str, Any]", reply), "items")
+
+
+def _extracted(name: str, output: Output) -> SieExtracted:
+    assert isinstance(output, Findings)  # noqa: S101 - what an Extract gives
+    classes = [SieClass(label=one.label, score=one.score) for one in output.classes]
+    return SieExtracted(
+        id=name, entities=[], relations=[], classifications=classes, objects=[], data={}
+    )
 
 
 # ── faults ───────────────────────────────────────────────────────────────────────────────
@@ -283,15 +300,14 @@ _WORDS: tuple[tuple[type[Fault], int, str], ...] = (
     (errors.Forbidden, 403, "FORBIDDEN"),
     (errors.TooSlow, 408, "REQUEST_TIMEOUT"),
     (errors.Overloaded, 503, "QUEUE_FULL"),
+    (errors.LoadFailed, 502, "MODEL_LOAD_FAILED"),
+    (errors.Loading, 503, "MODEL_LOADING"),
     (errors.ModelFailed, 500, "INFERENCE_ERROR"),
     (Fault, 500, "INTERNAL_ERROR"),
 )
 
 
 def _word(fault: Fault) -> tuple[int, str]:
-    if isinstance(fault, errors.Loading):
-        # without a time after which to ask again it will not be loaded
-        return (503, "MODEL_LOADING") if fault.retry_after else (502, "MODEL_LOAD_FAILED")
     return next((status, word) for kind, status, word in _WORDS if isinstance(fault, kind))
 
 
@@ -336,12 +352,12 @@ class Sie:
             path="/v1/extract/{id:path}",
             decode=decode_extract,
             encode=encode_extract,
-            summary="Find entities and classes in items (SIE).",
+            summary="Classify items (SIE).",
             request=SieExtractRequest,
             response=SieExtractReply,
             example={
-                "items": [{"text": "Tim Cook is the CEO of Apple Inc."}],
-                "params": {"labels": ["person", "organization", "role"]},
+                "items": [{"text": "The match ended in a draw after extra time."}],
+                "params": {"labels": ["sports", "politics", "cooking"]},
             },
             counted="extract",
             items="items",
@@ -357,12 +373,21 @@ class Sie:
         headers = {**_wire.fault_headers(fault), "x-sie-error-code": code}
         if code == "QUEUE_FULL":
             headers.setdefault("retry-after", "1")
-        if code == "MODEL_LOAD_FAILED":
-            detail |= {"error_class": "UNKNOWN", "permanent": True, "attempts": 1}
+        if isinstance(fault, errors.LoadFailed):
+            detail |= {
+                "error_class": fault.cause,
+                "permanent": fault.retry_after is None,
+                "attempts": fault.attempts,
+            }
         # its TypeScript client looks for the code at the top, the others inside of `detail`
         return _wire.write({"detail": detail, "code": code}, status, headers)
 
 
-_FIELDS = {"dims": "params.options.dimensions", "kinds": "params.output_types"}
+_FIELDS = {
+    "dims": "params.options.dimensions",
+    "kinds": "params.output_types",
+    "labels": "params.labels",
+    "template": "params.options.hypothesis_template",
+}
 
 PLUGIN = Sie()

@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aliases: tuple[str, ...] = ()
     dims: int | None = None
     tokens: int | None = None
-    task: Literal["encode", "score"] = "encode"
+    task: Literal["encode", "score", "extract"] = "encode"
     overrides: Mapping[str, Any] = {}
     package: Package | None = None
 
@@ -82,14 +82,20 @@ class _Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Models that share what their repositories do not say."""
 
     models: tuple[_Line, ...]
-    task: Literal["encode", "score"] = "encode"
+    task: Literal["encode", "score", "extract"] = "encode"
     prompts: dict[str, str] | None = None
+    hypothesis_template: str | None = None
     pooling: str | None = None
     max_tokens: int | None = None
     package: Package | None = None
 
     def entries(self) -> Iterator[Entry]:
-        said = {"prompts": self.prompts, "pooling": self.pooling, "max_tokens": self.max_tokens}
+        said = {
+            "prompts": self.prompts,
+            "hypothesis_template": self.hypothesis_template,
+            "pooling": self.pooling,
+            "max_tokens": self.max_tokens,
+        }
         overrides = {key: value for key, value in said.items() if value is not None}
         for line in self.models:
             yield Entry(

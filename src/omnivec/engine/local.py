@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from omnivec.core.errors import BadRequest, UnknownModel, Unsupported
@@ -16,6 +15,7 @@ from omnivec.core.nouns import (
     Dtype,
     Encode,
     Extract,
+    Keep,
     Output,
     Result,
     Score,
@@ -26,14 +26,17 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.outputs import dense
 from omnivec.core.quantise import quantise
-from omnivec.core.settings import Settings
+from omnivec.core.settings import Settings, budget
+from omnivec.engine.batcher import Batcher
 from omnivec.engine.catalog import resolve
+from omnivec.engine.findings import check_labels, find, units_each
 from omnivec.engine.intake import CHUNK, Feed, Intake
 from omnivec.engine.job import Job
 from omnivec.engine.outputs import cosine, dot, finish, maxsim, relevance, unbounded
 from omnivec.engine.resident import Resident
+from omnivec.engine.roster import Roster
 from omnivec.engine.store import Store
-from omnivec.engine.work import Splitter, check_dims, check_kinds, is_short, letters
+from omnivec.engine.work import Splitter, Work, check_dims, check_kinds, is_short, letters
 
 MANY = 128
 """Outputs that are cut and normalised on the event loop at most."""
@@ -53,23 +56,24 @@ class LocalEngine:
     ) -> None:
         self._store = store
         self._residents = {resident.card.name: resident for resident in residents}
+        self._known = _by_name(residents)
+        self._roster = Roster(
+            residents, budget(settings.memory), settings.load_wait, settings.idle_unload
+        )
         self._splitter = splitter
         self._settings = settings
         self._intake = Intake(threads)
-        self._loads = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     async def load(self) -> None:
-        """Open the models one after the other; each reports its own failure in its card."""
-        for resident in self._residents.values():
-            await resident.load(self._loads)
+        """Open the models that are served from the start, one after the other; each reports
+        its own failure in its card."""
+        await self._roster.start(lazy=self._settings.lazy)
 
     async def close(self) -> None:
-        for resident in self._residents.values():
-            await resident.close()
+        await self._roster.close()
         self._intake.close()
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
-        self._loads.shutdown(wait=False)
 
     @property
     def cards(self) -> tuple[Card, ...]:
@@ -93,16 +97,26 @@ class LocalEngine:
     async def run(self, task: Task) -> Result:
         if isinstance(task, Describe):
             return self._describe(task)
-        if isinstance(task, Extract):
-            return self._refuse(task)
+        if isinstance(task, Keep):
+            return await self._keep(task)
         resident = self._choose(task)
-        batcher = await resident.ready()
+        if resident.card.tasks and resident.card.state != "loaded":
+            _check(task, resident.card, self._settings.max_items)  # before others make room for it
+        batcher = await self._roster.acquire(resident)
+        try:
+            return await self._answer(task, resident, batcher)
+        finally:
+            self._roster.release(resident)
+
+    async def _answer(self, task: Work, resident: Resident, batcher: Batcher) -> Result:
         card = resident.card
-        _check(task, card)
+        _check(task, card, self._settings.max_items)
         # for a bi-encoder the query is a unit of its own before the documents
         asked = int(isinstance(task, Score) and card.scoring != "cross-encoder")
-        batcher.admit(len(task.items) + asked)
-        job = Job(len(task.items) + asked, asked)
+        each = units_each(task, card) if isinstance(task, Extract) else 1
+        size = len(task.items) * each + asked
+        batcher.admit(size)
+        job = Job(size, asked, each)
         split = partial(self._splitter.units, task, card)
         feed = Feed(batcher, resident.memory, job, split, letters(task.items[:CHUNK]))
         self._intake.put(feed, short=is_short(task) and not resident.memory.waits)
@@ -112,7 +126,7 @@ class LocalEngine:
         return Result(
             card=card,
             outputs=outputs,
-            usage=Usage(job.tokens, len(task.items), job.cut),
+            usage=Usage(job.tokens, len(task.items), -(-job.cut // each)),
             timing=Timing(seconds, job.prepare, job.queue, job.inference),
             dims=self._length(task, card, found),
             ignored=_ignored(task, card),
@@ -121,6 +135,8 @@ class LocalEngine:
     # ── choosing ─────────────────────────────────────────────────────────────────────────
 
     def _find(self, name: str) -> Resident:
+        if (known := self._known.get(name)) is not None:
+            return known
         found = resolve(name, self.cards)
         if found is None:
             raise UnknownModel(
@@ -128,8 +144,8 @@ class LocalEngine:
             )
         return self._residents[found]
 
-    def _choose(self, task: Encode | Score) -> Resident:
-        verb = "encode" if isinstance(task, Encode) else "score"
+    def _choose(self, task: Work) -> Resident:
+        verb = _verb(task)
         if task.model is not None:
             return self._find(task.model)
         can = [r for r in self._residents.values() if _is_able(r.card, task)]
@@ -137,34 +153,37 @@ class LocalEngine:
             raise UnknownModel(f"No model here can {_ABILITY[verb]}.", param="model")
         return min(can, key=lambda resident: _reluctance(resident.card, verb))
 
-    def _refuse(self, task: Extract) -> Result:
-        """No family here extracts yet. Raises UnknownModel, Unsupported."""
-        if task.model is not None:
-            self._find(task.model)
-        raise Unsupported("This model cannot extract anything from a text.", param="model")
-
     def _describe(self, task: Describe) -> Result:
         if task.model is not None:
             card = self._find(task.model).card
             return Result(card=card, cards=(card,))
         return Result(card=self.cards[0] if self.cards else Card(name=""), cards=self.cards)
 
+    async def _keep(self, task: Keep) -> Result:
+        """Raises UnknownModel."""
+        resident = self._find(task.model)
+        if task.wish == "unload":
+            await self._roster.unload(resident)
+        else:
+            await self._roster.load(resident)
+        return Result(card=resident.card, cards=(resident.card,))
+
     # ── joining ──────────────────────────────────────────────────────────────────────────
 
     async def _joined(
-        self, task: Encode | Score, card: Card, outputs: Sequence[Output]
+        self, task: Work, card: Card, outputs: Sequence[Output]
     ) -> tuple[Output, ...]:
         """`_join`, off the event loop where it takes longer than going there and back."""
         if len(outputs) <= MANY:
             return self._join(task, card, outputs)
         return await asyncio.to_thread(self._join, task, card, outputs)
 
-    def _join(
-        self, task: Encode | Score, card: Card, outputs: Sequence[Output]
-    ) -> tuple[Output, ...]:
+    def _join(self, task: Work, card: Card, outputs: Sequence[Output]) -> tuple[Output, ...]:
         """The model's outputs as the answers to the task's items."""
         if isinstance(task, Score) and card.scoring == "cross-encoder":
             return tuple(outputs)
+        if isinstance(task, Extract):
+            return tuple(find(task, card, outputs))
         vectors = [output for output in outputs if isinstance(output, Vectors)]
         if isinstance(task, Score):
             return _compared(card, vectors)
@@ -178,7 +197,7 @@ class LocalEngine:
             for row, one in zip(rows, vectors, strict=True)
         )
 
-    def _length(self, task: Encode | Score, card: Card, found: Sequence[Output]) -> int | None:
+    def _length(self, task: Work, card: Card, found: Sequence[Output]) -> int | None:
         """Of the vectors that are answered, before eight signs became a byte."""
         first = found[0]
         if not isinstance(task, Encode) or not isinstance(first, Vectors) or first.dense is None:
@@ -189,6 +208,15 @@ class LocalEngine:
         """The setting, as far as the model's vectors are that long."""
         wanted = self._settings.default_dims
         return wanted if wanted is None or card.dims is None else min(wanted, card.dims)
+
+
+def _by_name(residents: Sequence[Resident]) -> dict[str, Resident]:
+    """Every name and alias as it is written; the first that has it keeps it."""
+    found: dict[str, Resident] = {}
+    for resident in residents:
+        for name in (resident.card.name, *resident.card.aliases):
+            found.setdefault(name, resident)
+    return found
 
 
 def _compared(card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
@@ -206,14 +234,25 @@ def _rounded(rows: Array | None, dtype: Dtype) -> Array | None:
     return None if rows is None else quantise(rows, dtype)
 
 
-def _is_able(card: Card, task: Encode | Score) -> bool:
+def _is_able(card: Card, task: Work) -> bool:
     """Before its files are read a model's tasks are unknown: it may be the one."""
-    if isinstance(task, Score) or not card.tasks:
-        return "score" in card.tasks or not card.tasks
-    return "encode" in card.tasks and set(task.kinds) <= set(card.kinds)
+    if not card.tasks:
+        return True
+    kinds = set(task.kinds) if isinstance(task, Encode) else set()
+    return _verb(task) in card.tasks and kinds <= set(card.kinds)
 
 
-_ABILITY = {"encode": "make embeddings", "score": "rerank"}
+_ABILITY = {
+    "encode": "make embeddings",
+    "score": "rerank",
+    "extract": "extract anything from a text",
+}
+
+
+def _verb(task: Work) -> str:
+    if isinstance(task, Extract):
+        return "extract"
+    return "encode" if isinstance(task, Encode) else "score"
 
 
 def _reluctance(card: Card, verb: str) -> tuple[bool, bool]:
@@ -222,20 +261,25 @@ def _reluctance(card: Card, verb: str) -> tuple[bool, bool]:
     return card.state == "failed", verb == "score" and card.scoring != "cross-encoder"
 
 
-def _check(task: Encode | Score, card: Card) -> None:
+def _check(task: Work, card: Card, most: int) -> None:
     """Whether the model can do it at all, before any work."""
     if not task.items:
         raise BadRequest("At least one input is needed.", param="[0]")
-    verb = "encode" if isinstance(task, Encode) else "score"
+    verb = _verb(task)
     if verb not in card.tasks:
         raise Unsupported(f"This model cannot {_ABILITY[verb]}.", param="model")
     if isinstance(task, Encode):
         check_dims(task.dims, card)
         check_kinds(task.kinds, card)
+    if isinstance(task, Extract):
+        check_labels(task, card, most)
 
 
-def _ignored(task: Encode | Score, card: Card) -> tuple[str, ...]:
+def _ignored(task: Work, card: Card) -> tuple[str, ...]:
     items = (*task.items, task.query) if isinstance(task, Score) else task.items
-    if card.instructions or all(item.instruction is None for item in items):
-        return ()
-    return ("instruction",)
+    instructed = any(item.instruction is not None for item in items)
+    ignored = ["instruction"] if instructed and not card.instructions else []
+    if isinstance(task, Extract) and not card.template:  # its own labels, scored its own way
+        wishes = {"multi_label": task.multi_label, "hypothesis_template": task.template}
+        ignored += [name for name, wish in wishes.items() if wish is not None]
+    return tuple(ignored)

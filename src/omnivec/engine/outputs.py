@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from omnivec.core.nouns import Array, Floats, Output, Relevance, Sparse, Vectors
+from omnivec.core.nouns import Array, Findings, Floats, Output, Relevance, Sparse, Vectors
 
 
 def is_finite(output: Output) -> bool:
     if isinstance(output, Vectors):
         sparse = output.sparse.values if output.sparse is not None else None
         return all(map(_is_finite, (output.dense, sparse, output.multivector)))
+    if isinstance(output, Findings):
+        return all(math.isfinite(one.score) for one in output.classes)
     return math.isfinite(output.value) and math.isfinite(output.raw)
 
 

@@ -6,12 +6,14 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from omnivec import __version__
+from omnivec.core.checkpoint import CheckpointError
+from omnivec.core.nouns import Card
 from omnivec.core.plugins import discover
 from omnivec.core.seams import Runtime, Watch
 from omnivec.core.settings import Settings, cache
@@ -48,21 +50,46 @@ def local_engine(
     kept = cache(settings)
     store = Store(*kept, __version__) if kept else None
     opener = Opener(discover("families"), runtimes or discover("runtimes"), settings)
+    specs = _specs(settings)
+    pinned = _pinned(settings, [spec for spec, _ in specs])
     residents = [
         Resident(
-            spec.name,
-            spec.aliases,
+            Card(name=spec.name, aliases=spec.aliases, awaited=named),
             functools.partial(hub.locate, spec, offline=settings.offline, progress=progress),
+            functools.partial(hub.locate_here, spec),
             opener,
             settings,
             watch or Unwatched(),
             store,
+            pinned=spec in pinned,
         )
-        for spec in catalog.catalog().specs(settings.models, revision=settings.revision)
+        for spec, named in specs
     ]
     folders = [Path(settings.tiktoken_cache_dir)] if settings.tiktoken_cache_dir else []
     splitter = Splitter(settings.overflow, settings.token_ids, Vocabulary(folders))
     return LocalEngine(residents, splitter, settings, store=store)
+
+
+def _specs(settings: Settings) -> list[tuple[catalog.Spec, bool]]:
+    """Every model that can be asked for, and whether it was named: then it is loaded first."""
+    known = catalog.catalog()
+    named = known.specs(settings.models, revision=settings.revision)
+    if not settings.on_demand:
+        return [(spec, True) for spec in named]
+    taken = {one for spec in named for one in (spec.name, spec.source)}
+    others = [known.spec(name) for name in known.entries if name not in taken]
+    return [*((spec, True) for spec in named), *((spec, False) for spec in others)]
+
+
+def _pinned(settings: Settings, specs: Sequence[catalog.Spec]) -> list[catalog.Spec]:
+    """Raises CheckpointError for a pin that is no model here."""
+    found = []
+    for name in settings.pin:
+        fits = [spec for spec in specs if name in (spec.name, spec.source, *spec.aliases)]
+        if not fits:
+            raise CheckpointError(f"pin names {name!r}, which is not among the models served")
+        found += fits
+    return found
 
 
 def unspoken(settings: Settings, dialects: Container[str]) -> str | None:

@@ -15,6 +15,8 @@ from omnivec.runtimes._torch.workers import Workers
 
 INSTALL = "pip install 'omnivec[torch]'"
 
+SCRATCH = 100_000_000  # bytes that batches need beside the weights
+
 _OURS = ("omnivec-fake", "model2vec")  # model types that are no transformer
 
 
@@ -58,6 +60,11 @@ class TorchRuntime:
         session = Workers(checkpoint, head, places, kind)
         self._distant.add(session)
         return session
+
+    def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
+        """The weights, on whichever device, and something for the batches."""
+        size = checkpoint.part(graph).size()
+        return SCRATCH + size // (1 if dtype in ("auto", "f32") else 2)
 
     def describe(self, session: TorchSession | Workers) -> tuple[str, str]:
         return session.device, session.dtype

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from omnivec.core.errors import Overloaded, TooLarge, WrongType
 from omnivec.core.nouns import Call, Reply
 from omnivec.core.settings import Settings
+from omnivec.server.admin import add_admin
 from omnivec.server.door import Door
 from omnivec.server.exchange import Exchange
 from omnivec.server.exposition import Exposition
@@ -49,6 +50,7 @@ def application(
     wait for it; `shutdown` runs when the last request has been answered.
     """
     add_probes(door, metrics, Exposition(metrics))
+    add_admin(door, settings.admin_key)
     add_pages(door, partial(document, door, settings))
     return Application(door, settings.max_body, startup, shutdown)
 

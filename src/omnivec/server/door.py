@@ -41,9 +41,11 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A route that is no dialect's: probes, metrics, documentation."""
+    """A route that is no dialect's: probes, metrics, documentation. `keys` are its own, in
+    place of the door's."""
 
     serve: Callable[[Call], Awaitable[Reply]]
+    keys: Keys | None = None
 
 
 class Route(msgspec.Struct):
@@ -112,11 +114,17 @@ class Door:
                 for endpoint in dialect.endpoints:
                     self._add(Operation(dialect, endpoint, prefix))
 
-    def add_page(self, path: str, serve: Callable[[Call], Awaitable[Reply]]) -> None:
-        """A GET that no dialect has. Open without a key only when `auth.OPEN` names it.
-        Raises RuntimeError when the path is taken."""
-        traffic = self.metrics.route(path, "GET")
-        self._table.add("GET", path, Route("GET", path, traffic, Page(serve)))
+    def add_page(
+        self,
+        path: str,
+        serve: Callable[[Call], Awaitable[Reply]],
+        method: str = "GET",
+        keys: Keys | None = None,
+    ) -> None:
+        """What no dialect has. Open without a key only when `auth.OPEN` names it. Raises
+        RuntimeError when the path is taken."""
+        traffic = self.metrics.route(path, method)
+        self._table.add(method, path, Route(method, path, traffic, Page(serve, keys)))
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -140,7 +148,8 @@ class Door:
             self._hosts.check(call.headers)
             route, params = self._find(call)
             if route.page is not None:
-                reply = await route.page.serve(call)
+                inner = msgspec.structs.replace(call, params=params) if params else call
+                reply = await route.page.serve(inner)
             else:
                 reply = await self._serve(route, call, params, read, visit)
         except Fault as fault:
@@ -252,7 +261,8 @@ class Door:
             self.keys.check(call.headers)
             raise
         if route.template not in OPEN:
-            self.keys.check(call.headers)
+            own = route.page.keys if route.page is not None else None
+            (self.keys if own is None else own).check(call.headers)
         return route, params
 
     # ── faults and headers ───────────────────────────────────────────────────────────────

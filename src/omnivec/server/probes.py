@@ -42,7 +42,8 @@ class Probes:
         return _json({"status": "alive"})
 
     async def ready(self, _call: Call) -> Reply:
-        """200 when a model is loaded and none is loading; else 503. Says no names."""
+        """200 once the models that were named were tried and one can be had; else 503. A model
+        that is loaded later, when it is asked for, changes nothing. Says no names."""
         return _answer({"status": self._status((await self._door.cards()).cards)})
 
     async def health(self, _call: Call) -> Reply:
@@ -78,11 +79,9 @@ class Probes:
         states = {card.state for card in cards}
         if self._door.draining:
             return "stopping"
-        if "loading" in states:
+        if any(card.awaited for card in cards):
             return "loading"
-        if "loaded" in states:
-            return "ready"
-        return "failed" if "failed" in states else "loading"
+        return "failed" if states <= {"failed"} else "ready"
 
 
 def _answer(facts: dict[str, Any]) -> Reply:
@@ -112,6 +111,7 @@ def _whole(card: Card, *, open_to_all: bool) -> dict[str, Any]:
     return {
         "name": card.name,
         "state": card.state,
+        "memory_bytes": card.memory,
         "reason": (_FAILED if open_to_all else card.reason) if card.reason else None,
         "tasks": card.tasks,
         "architecture": card.architecture or None,

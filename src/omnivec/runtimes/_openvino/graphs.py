@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from openvino import Model, Type
 from openvino import opset15 as ops
 
+from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Vocabulary
 from omnivec.runtimes._openvino import words
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
 from omnivec.runtimes._openvino.heads import first_place, project, reads_first
@@ -31,35 +31,38 @@ def build(
     architecture = _module(checkpoint.architecture)
     weights = Weights(checkpoint.name, checkpoint.weights())
     weights.root(architecture.ANCHOR)
-    inputs = Inputs(*(_parameter(name) for name in INPUTS))
+    parameters = {name: _parameter(name) for name in INPUTS}
+    kept = {name: _parameter(f"{name}_kept") for name in heads.of_tokens(head)}
+    inputs = Inputs(**parameters, kept=kept)
     body = weights.rounded() if int8 else weights
     try:
         chosen = first_place(inputs) if reads_first(head, checkpoint.config) else None
         inputs = inputs._replace(chosen=chosen)
         encoded = architecture.encode(checkpoint.config, body, inputs)
-        if head.kind == "logits":
-            outputs = {"output": architecture.classify(checkpoint.config, weights, encoded, inputs)}
-        elif head.kind == "words":
-            (step,) = (step for step in head.steps if isinstance(step, Vocabulary))
-            anchor = architecture.ANCHOR
-            outputs = words.find(encoded, step, checkpoint.config, weights, inputs, anchor)
-        else:
-            outputs = {"output": project(encoded, head.steps, inputs, checkpoint)}
+        anchor, outputs = architecture.ANCHOR, {}
+        for name, one in heads.named(head).items():
+            if one.kind == "logits":
+                outputs[name] = architecture.classify(checkpoint.config, weights, encoded, inputs)
+            elif one.kind == "words":
+                outputs |= words.find(encoded, one, checkpoint.config, weights, inputs, anchor)
+            else:
+                outputs[name] = project(encoded, name, one, inputs, checkpoint)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
             f"{checkpoint.architecture} model needs; download the model again"
         ) from error
     results = [_result(name, output) for name, output in outputs.items()]
-    model = Model(results, list(inputs[: len(INPUTS)]), checkpoint.architecture)
+    model = Model(results, [*parameters.values(), *kept.values()], checkpoint.architecture)
     return model, encoded._replace(hidden=None), weights
 
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pool_mask", "tokens", "places")
+INPUTS = ("ids", "mask", "segments", "pooled", "tokens", "places")  # of blocks.Inputs
 
 
 def _parameter(name: str) -> Any:
-    made = ops.parameter([-1] if name == "tokens" else [-1, -1], Type.i64, name)
+    flat = name == "tokens" or name.endswith("_kept")
+    made = ops.parameter([-1] if flat else [-1, -1], Type.i64, name)
     made.get_output_tensor(0).set_names({name})
     return made
 

@@ -1,5 +1,7 @@
 """Tensors of safetensors files, read where they lie: float32 ones are views of the file.
 
+Those of torch.save's files are read by core/torchfile.py, and likewise views.
+
 The format (github.com/huggingface/safetensors): 8 bytes with the header's length, little
 endian; a JSON header of name to dtype, shape and byte offsets; then the bytes. It is read
 here and not by the safetensors package because numpy has no bfloat16 and that package's
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from omnivec.core import torchfile
 from omnivec.core.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
@@ -113,6 +116,10 @@ class Weights:
             raise self._corrupt(file) from error
         self._mapped.append(mapped)
         content = np.frombuffer(mapped, np.uint8)
+        if file.suffix != ".safetensors":
+            for key, tensor in torchfile.read(self.name, file, content).items():
+                self._found[key] = (file, tensor.array, tensor.dtype)
+            return
         entries, start = self._header(file, content)
         for key, entry in entries.items():
             self._found[key] = (file, self._tensor(file, content[start:], entry), entry.dtype)

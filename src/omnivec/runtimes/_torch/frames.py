@@ -18,13 +18,14 @@ Dtype: TypeAlias = Literal["int64", "float32", "bool"]
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
-    """To a worker, once: what it is to open, and where."""
+    """To a worker, once: what it is to open, and where. `pickle` as in Checkpoint."""
 
     name: str
     folder: str
     head: Head
     device: str
     dtype: str
+    pickle: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

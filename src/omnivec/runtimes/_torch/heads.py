@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import LAYER_NORM_EPSILON, NORM_FLOOR, activation
 from omnivec.core.nouns import Array, Dense, Head, LayerNorm, Normalize, Pool, Step, Vocabulary
+from omnivec.runtimes._torch.loading import state
 from omnivec.runtimes._torch.packing import Packing
 
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
@@ -19,20 +20,22 @@ HeadRun: TypeAlias = Callable[[Tensor, Packing, Move], Tensor]
 LOGITS = 2048  # tokens whose logits are there at once: 250 MB of them for BERT's vocabulary
 
 
-def build(checkpoint: Checkpoint, head: Head, device: str) -> HeadRun:
-    """The steps as one function of the hidden states [S, H] and their packing: [B, d], or
-    [B, T, d] of tokens. They are done in float32 whatever the model's dtype: they cost next
-    to nothing. Raises CheckpointError."""
+def build(checkpoint: Checkpoint, name: str, head: Head, device: str) -> HeadRun:
+    """The steps of the output `name` as one function of the hidden states [S, H] and their
+    packing: [B, d], or [K, d] of tokens. They are done in float32 whatever the model's dtype:
+    they cost next to nothing. Raises CheckpointError."""
     pools = [step for step in head.steps if isinstance(step, Pool)]
     layers = [_layer(checkpoint, step, device) for step in head.steps if not isinstance(step, Pool)]
 
     def run(x: Tensor, packing: Packing, move: Move) -> Tensor:
         for step in pools:
             x = pool(x, step.modes, packing, move)
+        if name in packing.given:
+            x = x[move(packing.given[name])]
         x = x.float()
         for layer in layers:
             x = layer(x)
-        return x if pools else _unpack(x, packing, move)
+        return x
 
     return run
 
@@ -88,14 +91,6 @@ def _reduce(x: Tensor, how: str, starts: Tensor) -> Tensor:
     return torch.segment_reduce(x, how, offsets=starts, axis=0, unsafe=True)
 
 
-def _unpack(x: Tensor, packing: Packing, move: Move) -> Tensor:
-    """[S, d] to [B, T, d], zeros where nothing is attended to."""
-    rows, width = packing.shape
-    padded = x.new_zeros((rows * width, x.shape[-1]))
-    padded[move(packing.places)] = x
-    return padded.unflatten(0, (rows, width))
-
-
 def _layer(checkpoint: Checkpoint, step: Step, device: str) -> Layer:
     import torch
     from torch.nn import functional
@@ -115,16 +110,29 @@ def _layer(checkpoint: Checkpoint, step: Step, device: str) -> Layer:
 
 
 def _weights(checkpoint: Checkpoint, file: str, device: str, *names: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        found = {name: tensor.float() for name, tensor in load(checkpoint.read(file)).items()}
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{checkpoint.name}: {file} cannot be read ({error}); download it again"
-        ) from error
+    found = {name: tensor.float() for name, tensor in _tensors(checkpoint, file).items()}
     for name in names:
         if name not in found:
             raise CheckpointError(f"{checkpoint.name}: {file} lacks {name}; download it again")
     return {name: tensor.to(device) for name, tensor in found.items()}
+
+
+def _tensors(checkpoint: Checkpoint, file: str) -> dict[str, Tensor]:
+    """Of a head's step alone: a file may hold the whole model beside it."""
+    from safetensors import SafetensorError, safe_open
+
+    if not checkpoint.has(file):
+        raise CheckpointError(f"{checkpoint.name}: {file} is missing; download the model again")
+    if not file.endswith(".safetensors"):
+        found = state(checkpoint.name, checkpoint.path(file))
+        return {name: found[name] for name in found if name in _NAMES}
+    try:
+        with safe_open(checkpoint.path(file), framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys() if name in _NAMES}  # noqa: SIM118 - it is no dict
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{checkpoint.name}: {file} cannot be read ({error}); download it again"
+        ) from error
+
+
+_NAMES = {"linear.weight", "linear.bias", "norm.weight", "norm.bias"}

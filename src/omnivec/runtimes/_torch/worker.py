@@ -38,7 +38,8 @@ def _open(connection: socket) -> TorchSession | None:
         raise TypeError("a worker is first told what to open")
     from pathlib import Path
 
-    checkpoint = Checkpoint(asked.name, Path(asked.folder))
+    overrides = {"pickle": asked.pickle}
+    checkpoint = Checkpoint(asked.name, Path(asked.folder), overrides=overrides)
     try:
         session = TorchSession(checkpoint, asked.head, asked.device, asked.dtype)
     except CheckpointError as error:

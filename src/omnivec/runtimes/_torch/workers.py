@@ -101,7 +101,8 @@ class Workers:
         """All at once; each reads the files for itself."""
         folder = str(checkpoint.folder.absolute())
         for worker in self._workers:
-            asked = frames.Open(checkpoint.name, folder, head, worker.device, self.dtype)
+            pickle = bool(checkpoint.overrides.get("pickle"))
+            asked = frames.Open(checkpoint.name, folder, head, worker.device, self.dtype, pickle)
             frames.send(worker.lanes[0], asked)
         return [_ready(worker) for worker in self._workers]
 
