@@ -33,8 +33,8 @@ PROMPTS = {"query": "the question asked: ", "document": "quick brown fox, "}
 
 
 @cache
-def opened(folder: Path, runtime: str = "openvino", pooling: str | None = None) -> Splade:
-    checkpoint = Checkpoint("tiny", folder, overrides={"pooling": pooling} if pooling else {})
+def opened(folder: Path, runtime: str = "openvino", **overrides: Any) -> Splade:
+    checkpoint = Checkpoint("tiny", folder, overrides=overrides)
     ((graph, head),) = PLUGIN.graphs(checkpoint).items()
     session = RUNTIMES[runtime].open(checkpoint, graph, head, "cpu", "f32")
     return PLUGIN.ready(checkpoint, {graph: session})
@@ -132,6 +132,19 @@ def test_a_bare_language_model_is_spladed(sparse, kind: str) -> None:
     np.testing.assert_allclose(twice, np.log1p(theirs), rtol=0, atol=1e-5)
     plain = embed(opened(folder, pooling="max+relu"), TEXTS, theirs.shape[1])
     np.testing.assert_allclose(plain, np.expm1(theirs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_weights_that_torch_saved(sparse, tmp_path, runtime: str) -> None:
+    from safetensors.torch import load_file
+
+    folder = sparse("bert", layout="bare")
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "model.safetensors"
+    torch.save(load_file(file), tmp_path / "pytorch_model.bin")
+    file.unlink()
+    ours = embed(opened(tmp_path, runtime, pickle=True), TEXTS, 400)
+    np.testing.assert_allclose(ours, embed(opened(folder, runtime), TEXTS, 400), atol=1e-6)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -66,8 +66,8 @@ def apply(
 
     `weights` are tensors by file, then by name. `pool_mask` [B, T] says which of the unmasked
     tokens are pooled (sentence-transformers' `include_prompt: false`) and `output_mask` [B, T]
-    which tokens a head of kind "tokens" keeps; None means all that are attended to. Raises
-    ValueError for kinds "logits" and "words", which begin with the architecture's own.
+    which tokens a head of kind "tokens" keeps; None means all that are attended to.
+    Raises ValueError for kinds "logits" and "words", which begin with the architecture's own.
     """
     if head.kind in ("logits", "words"):
         raise ValueError(f"a head of {head.kind} belongs to the architecture")

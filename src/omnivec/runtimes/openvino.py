@@ -103,7 +103,7 @@ class OpenVINO:
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
         """Measured on three shapes (docs/experiments.md): each graph packs the matrices anew,
         the word embeddings stay in the file."""
-        del graph
+        checkpoint = checkpoint.part(graph)
         size, config = checkpoint.size(), checkpoint.config
         words = config.get("vocab_size", 0) * config.get("hidden_size", 0) * FLOAT
         chosen = precision(dtype, checkpoint.name)

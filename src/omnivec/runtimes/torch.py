@@ -65,8 +65,8 @@ class TorchRuntime:
 
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
         """The weights, on whichever device, and something for the batches."""
-        del graph
-        return SCRATCH + checkpoint.size() // (1 if dtype in ("auto", "f32") else 2)
+        size = checkpoint.part(graph).size()
+        return SCRATCH + size // (1 if dtype in ("auto", "f32") else 2)
 
     def describe(self, session: TorchSession | Workers) -> tuple[str, str]:
         return session.device, session.dtype

@@ -10,7 +10,6 @@ from openvino import opset15 as ops
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Vocabulary
 from omnivec.runtimes._openvino import words
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
 from omnivec.runtimes._openvino.heads import first_place, project, reads_first
@@ -40,7 +39,14 @@ def build(
         chosen = first_place(inputs) if reads_first(head, checkpoint.config) else None
         inputs = inputs._replace(chosen=chosen)
         encoded = architecture.encode(checkpoint.config, body, inputs)
-        outputs = _outputs(architecture, checkpoint, head, encoded, weights, inputs)
+        anchor, outputs = architecture.ANCHOR, {}
+        for name, one in heads.named(head).items():
+            if one.kind == "logits":
+                outputs[name] = architecture.classify(checkpoint.config, weights, encoded, inputs)
+            elif one.kind == "words":
+                outputs |= words.find(encoded, one, checkpoint.config, weights, inputs, anchor)
+            else:
+                outputs[name] = project(encoded, name, one, inputs, checkpoint)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
@@ -59,27 +65,6 @@ def _parameter(name: str) -> Any:
     made = ops.parameter([-1] if flat else [-1, -1], Type.i64, name)
     made.get_output_tensor(0).set_names({name})
     return made
-
-
-def _outputs(
-    architecture: ModuleType,
-    checkpoint: Checkpoint,
-    head: Head,
-    encoded: Encoded,
-    weights: Weights,
-    inputs: Inputs,
-) -> dict[str, Any]:
-    """The nodes of a head's outputs, by name."""
-    config = checkpoint.config
-    if head.kind == "words":
-        (step,) = (step for step in head.steps if isinstance(step, Vocabulary))
-        return words.find(encoded, step, config, weights, inputs, architecture.ANCHOR)
-    return {
-        name: architecture.classify(config, weights, encoded, inputs)
-        if one.kind == "logits"
-        else project(encoded, name, one, inputs, checkpoint)
-        for name, one in heads.named(head).items()
-    }
 
 
 def _result(name: str, output: Any) -> Any:

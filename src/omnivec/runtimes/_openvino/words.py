@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from openvino import opset15 as ops
 
+from omnivec.core.nouns import Vocabulary
 from omnivec.runtimes._openvino import blocks
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs, Node, axis
 from omnivec.runtimes._openvino.heads import first_place
@@ -14,7 +15,7 @@ from omnivec.runtimes._openvino.heads import first_place
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from omnivec.core.nouns import Array, Floats, Vocabulary
+    from omnivec.core.nouns import Array, Floats, Head
     from omnivec.runtimes._openvino.weights import Weights
 
 TOGETHER = 2048
@@ -43,14 +44,15 @@ class Layout(NamedTuple):
 
 def find(
     encoded: Encoded,
-    step: Vocabulary,
+    head: Head,
     config: Mapping[str, Any],
     weights: Weights,
     inputs: Inputs,
     anchor: str,
 ) -> dict[str, Node]:
-    """The outputs of a head of kind "words". `anchor` names the word embeddings among
+    """The outputs of a `head` of kind "words". `anchor` names the word embeddings among
     `weights`. Raises CheckpointError."""
+    (step,) = (step for step in head.steps if isinstance(step, Vocabulary))
     layout = LAYOUTS[config["model_type"]](config)
     outer = weights.outer()
     hidden = _transform(encoded, layout, outer)

@@ -24,7 +24,7 @@ def load(checkpoint: Checkpoint, dtype: Any, *, kind: str, attention: str | None
     with _quiet():
         import transformers
 
-        made: Any = getattr(transformers, _CLASSES.get(kind, "AutoModel"))
+        made = getattr(transformers, _CLASSES.get(kind, "AutoModel"))
         told: dict[str, Any] = {
             "output_loading_info": True,
             "dtype": dtype,

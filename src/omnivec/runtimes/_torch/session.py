@@ -69,7 +69,7 @@ class TorchSession:
             # a batch is queued whole: two that alternate would both hold their memory
             with self._torch.inference_mode(), self._queueing:
                 outputs = self._outputs(arrays, packing)
-                fetched = {name: self._fetch(one) for name, one in outputs.items()}
+                fetched = {name: self._fetch(_floats(one)) for name, one in outputs.items()}
             return {name: wait() for name, wait in fetched.items()}
         except getattr(self._torch, "AcceleratorError", ()) as error:  # since torch 2.8
             raise SessionLost("the GPU reported an error") from error
@@ -95,19 +95,18 @@ class TorchSession:
         states = self._run_packed(self._packed, arrays, packing)
         outputs = self._project(states, packing)
         if self._logits:
-            outputs["output"] = self._classify(self._packed, states, packing).float()
+            outputs["output"] = self._classify(self._packed, states, packing)
         return outputs
 
     def _words(
         self, step: Vocabulary, arrays: Mapping[str, Array], packing: Packing
     ) -> dict[str, Tensor]:
-        if self._packed is None or self._packed.spell is None:
-            logits = self._model(**self._feed(arrays), **self._told()).logits.flatten(0, 1)
-            states, spell = logits[self._move(packing.places)], _same
-        else:
+        if self._packed is not None and self._packed.spell is not None:
             states = self._run_packed(self._packed, arrays, packing)
             spell = partial(self._packed.spell, self._model)
-        return heads.words(step, spell, states, packing, self._move)
+            return heads.words(step, spell, states, packing, self._move)
+        logits = self._model(**self._feed(arrays), **self._told()).logits.flatten(0, 1)
+        return heads.words(step, _same, logits[self._move(packing.places)], packing, self._move)
 
     def _project(self, states: Tensor, packing: Packing) -> dict[str, Tensor]:
         """The heads of the last hidden states, [S, H]."""
@@ -129,7 +128,7 @@ class TorchSession:
         make: it counts them from the mask or the padding as its architecture does."""
         output = self._model(**self._feed(arrays), **self._told())
         if self._logits:
-            return {"output": output.logits.float()}
+            return {"output": output.logits}
         states = output.last_hidden_state.flatten(0, 1)[self._move(packing.places)]
         return self._project(states, packing)
 
@@ -196,6 +195,11 @@ class TorchSession:
         if not isinstance(found, int):
             return None
         return found - (int(config.pad_token_id or 0) + 1)  # RoBERTa's kin keep some back
+
+
+def _floats(output: Tensor) -> Tensor:
+    """float32, but for whole numbers, which say where something is."""
+    return output.float() if output.is_floating_point() else output
 
 
 def _same(logits: Tensor) -> Tensor:
