@@ -97,7 +97,42 @@ class Image(msgspec.Struct, frozen=True, tag=True):
     source: Source
 
 
-Part: TypeAlias = Text | Tokens | Image
+class Clip(msgspec.Struct, frozen=True):
+    """Which frames of a video; `start` and `duration` in seconds, None to the end.
+
+    Within that window, what comes first of: `indexes`, counted from the video's start; `fps`
+    frames a second; every `interval`-th; `frames` of them evenly, 0 for all.
+    """
+
+    start: float = 0.0
+    duration: float | None = None
+    indexes: tuple[int, ...] = ()
+    fps: float | None = None
+    interval: int | None = None
+    frames: int = 64
+
+
+class Video(msgspec.Struct, frozen=True, tag=True):
+    source: Source
+    clip: Clip = Clip()
+
+
+class Pixels(msgspec.Struct, frozen=True):
+    """A picture as it is to be seen: upright, opaque; `rgb` uint8 [H, W, 3]."""
+
+    rgb: Array
+
+
+class Film(msgspec.Struct, frozen=True):
+    """Frames of a video in their order; `times` are seconds from its start."""
+
+    frames: tuple[Pixels, ...]
+    times: tuple[float, ...]
+
+
+Loaded: TypeAlias = Text | Tokens | Pixels | Film
+"""A part when its media were fetched and decoded."""
+Part: TypeAlias = Loaded | Image | Video
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -197,8 +232,8 @@ class Unit(msgspec.Struct, frozen=True):
     """One row of model work: an item ready for a family, or a pair: of two items when scoring,
     of an item and a hypothesis about it when an NLI model extracts."""
 
-    parts: tuple[Part, ...]
-    other: tuple[Part, ...] | None = None
+    parts: tuple[Loaded, ...]
+    other: tuple[Loaded, ...] | None = None
     role: str | None = None
     instruction: str | None = None
     overflow: Overflow = "truncate"

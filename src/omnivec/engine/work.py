@@ -12,15 +12,19 @@ from omnivec.core.nouns import (
     Card,
     Encode,
     Extract,
+    Film,
     Image,
     Item,
     Kind,
+    Loaded,
     Overflow,
     Part,
+    Pixels,
     Score,
     Text,
     Tokens,
     Unit,
+    Video,
 )
 from omnivec.engine.findings import hypotheses
 from omnivec.engine.vocabulary import Vocabulary
@@ -97,14 +101,17 @@ class Splitter:
             for i, item in enumerate(items)
         ]
 
-    def _parts(self, item: Item, card: Card, param: str) -> tuple[Part, ...]:
-        if len(item.parts) == 1 and isinstance(item.parts[0], Text):
-            return item.parts  # nearly every request
+    def _parts(self, item: Item, card: Card, param: str) -> tuple[Loaded, ...]:
+        first = item.parts[0] if item.parts else None
+        if len(item.parts) == 1 and isinstance(first, Text):
+            return (first,)  # nearly every request
         return tuple(self._part(part, card, param) for part in item.parts)
 
-    def _part(self, part: Part, card: Card, param: str) -> Part:
-        if isinstance(part, Image) and "image" not in card.modalities:
+    def _part(self, part: Part, card: Card, param: str) -> Loaded:
+        if isinstance(part, Image | Video | Pixels | Film) and card.modalities == ("text",):
             raise Unsupported("This model takes text; it cannot read images.", param=param)
+        if isinstance(part, Image | Video):
+            raise Unsupported("Images and videos are not read here yet.", param=param)
         if not isinstance(part, Tokens):
             return part
         vocabulary = part.vocabulary or self._token_ids

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.nouns import Array, Features, Part, Unit
+from omnivec.core.nouns import Array, Features, Loaded, Unit
 from omnivec.families._files import positions, segments, vocabulary, window
 from omnivec.families._text import Ids, Tokeniser, limit, pack, read, refuse, shares
 
@@ -26,7 +26,7 @@ class Reader:
         if segments(checkpoint):
             self._fill["token_type_ids"] = 0
 
-    def read(self, parts: Sequence[Part], param: str) -> str | list[int]:
+    def read(self, parts: Sequence[Loaded], param: str) -> str | list[int]:
         """As `_text.read`, in this model's vocabulary."""
         return read(parts, self._vocabulary, param)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import BadRequest, TooLong, Unsupported
-from omnivec.core.nouns import Array, Features, Part, Text, Tokens
+from omnivec.core.nouns import Array, Features, Loaded, Text, Tokens
 from omnivec.families._files import Module, settings, tokenizer_settings
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def is_query(role: str | None) -> bool:
 # ── inputs ───────────────────────────────────────────────────────────────────────────────
 
 
-def read(parts: Sequence[Part], vocabulary: int, param: str) -> str | list[int]:
+def read(parts: Sequence[Loaded], vocabulary: int, param: str) -> str | list[int]:
     """An item's text, or its ids in the model's own vocabulary.
 
     Raises BadRequest for an item without either or with both, a text that is not Unicode and

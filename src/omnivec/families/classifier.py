@@ -25,8 +25,8 @@ from omnivec.core.nouns import (
     Features,
     Findings,
     Head,
+    Loaded,
     Output,
-    Part,
     Relevance,
     Unit,
 )
@@ -144,14 +144,14 @@ class Entailment(Classifier):
         rows = self._logits(batch, alone=alone).tolist()
         return [entailed(row[self._follows], row[self._contradicts]) for row in rows]
 
-    def _encode(self, asked: Sequence[tuple[Part, ...]]) -> list[Ids]:
+    def _encode(self, asked: Sequence[tuple[Loaded, ...]]) -> list[Ids]:
         first = {parts: i for i, parts in reversed(list(enumerate(asked)))}
         texts = [self._reader.read(parts, f"[{i}]") for parts, i in first.items()]
         found = dict(zip(first, self._reader.encode(texts), strict=True))
         return [found[parts] for parts in asked]
 
 
-def _hypothesis(index: int, unit: Unit) -> tuple[Part, ...]:
+def _hypothesis(index: int, unit: Unit) -> tuple[Loaded, ...]:
     if unit.other is None:
         raise Unsupported("This model judges pairs of texts.", param=f"[{index}]")
     return unit.other
