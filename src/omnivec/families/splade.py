@@ -163,7 +163,7 @@ class Splade:
             kept = ~np.isin(indices, self._left_out)
             indices, values = indices[kept], values[kept]
         if self._active is not None and len(values) > self._active:
-            kept = np.sort(np.argpartition(-values, self._active - 1)[: self._active])
+            kept = np.sort(np.argpartition(-np.abs(values), self._active - 1)[: self._active])
             indices, values = indices[kept], values[kept]
         return Vectors(sparse=Sparse(indices, values))
 
