@@ -21,14 +21,21 @@ RUNTIMES = {"openvino": OPENVINO, "torch": TORCH}
 
 
 class Opened:
-    """A family's model in f32, and what a test asks of it."""
+    """A family's model, and what a test asks of it."""
 
-    def __init__(self, family: Any, folder: Path, runtime: str = "openvino", **told: Any) -> None:
+    def __init__(
+        self,
+        family: Any,
+        folder: Path,
+        runtime: str = "openvino",
+        dtype: str = "f32",
+        **told: Any,
+    ) -> None:
         checkpoint = Checkpoint("tiny", folder, **told)
         assert family.claims(checkpoint)
         self.card = family.card(checkpoint)
         sessions = {
-            name: RUNTIMES[runtime].open(checkpoint, name, head, "cpu", "f32")
+            name: RUNTIMES[runtime].open(checkpoint, name, head, "cpu", dtype)
             for name, head in family.graphs(checkpoint).items()
         }
         self.model = family.ready(checkpoint, sessions)
@@ -113,17 +120,17 @@ def build_pylate(
     folder: Path,
     kind: str = "bert",
     *,
-    added: bool = True,
+    added: Sequence[str] = ("[Q] ", "[D] "),
     **told: Any,
 ) -> Path:
-    """As PyLate saves it: the projection in 1_Dense, all else in one file. `added`: whether its
-    markers are tokens."""
+    """As PyLate saves it: the projection in 1_Dense, all else in one file. `added` are two
+    tokens that the encoder has no others for: its markers."""
     shutil.copytree(_with_words(tiny, kind), folder, dirs_exist_ok=True)
     shutil.rmtree(folder / "1_Pooling")
     (folder / "2_Dense").rename(folder / "1_Dense")
     _edit(folder / "1_Dense/config.json", activation_function="torch.nn.modules.linear.Identity")
     if added:
-        _add_tokens(folder, ["[Q] ", "[D] "])
+        _add_tokens(folder, added)
     listed = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {"idx": 1, "name": "1", "path": "1_Dense", "type": "pylate.models.Dense.Dense"},

@@ -13,6 +13,7 @@ from checkpoints import SENTENCES
 from multivectors import (
     RUNTIMES,
     Opened,
+    build_bge_m3,
     build_pylate,
     build_stanford,
     pickle_weights,
@@ -21,6 +22,7 @@ from multivectors import (
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import TooLong, Unsupported
 from omnivec.core.nouns import Text, Unit
+from omnivec.core.plugins import discover
 from omnivec.families.colbert import PLUGIN
 
 if TYPE_CHECKING:
@@ -121,7 +123,15 @@ def test_what_pylate_says_is_done(tiny, tmp_path, told: dict[str, Any]) -> None:
 
 
 def test_markers_that_are_no_tokens_are_text(tiny, tmp_path) -> None:
-    check(build_pylate(tiny, tmp_path, added=False))
+    check(build_pylate(tiny, tmp_path, added=()))
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm_roberta", "modernbert"])
+def test_markers_may_be_tokens_without_their_space(tiny, tmp_path, kind: str) -> None:
+    """As jina-colbert-v2 has them."""
+    words = {"query": "[QueryMarker]", "document": "[DocumentMarker]"}
+    prefixes = {f"{role}_prefix": f"{word} " for role, word in words.items()}
+    check(build_pylate(tiny, tmp_path, kind, added=tuple(words.values()), **prefixes))
 
 
 # ── sentence-transformers' own ───────────────────────────────────────────────────────────
@@ -189,6 +199,16 @@ def test_the_card(stanford) -> None:
     assert card.dims is None
 
 
+@runtimes
+def test_in_half_precision_rows_have_length_1_all_the_same(stanford, runtime: str) -> None:
+    model, exact = Opened(PLUGIN, stanford, runtime, "bf16"), Opened(PLUGIN, stanford, runtime)
+    for role in ("query", "document"):
+        pairs = zip(model.rows(TEXTS, role=role), exact.rows(TEXTS, role=role), strict=True)
+        for half, whole in pairs:
+            np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, rtol=0, atol=1e-5)
+            assert (half * whole).sum(1).min() > 0.99
+
+
 def test_a_role_that_there_is_not(stanford) -> None:
     with pytest.raises(Unsupported) as fault:
         Opened(PLUGIN, stanford).prepare(["fox"], role="banner")
@@ -205,6 +225,20 @@ def test_what_is_claimed(tiny, stanford, tmp_path) -> None:
     write_json(old / "config_sentence_transformers.json", config)
     assert PLUGIN.claims(Checkpoint("m", old))
     check(old, texts=TEXTS[:2])
+
+
+def test_the_first_family_that_claims_a_checkpoint_is_its_own(tiny, stanford, tmp_path) -> None:
+    families = sorted(discover("families").values(), key=lambda family: family.rank)
+    folders = {
+        "colbert": [stanford, build_pylate(tiny, tmp_path / "pylate")],
+        "bge_m3": [build_bge_m3(tiny, tmp_path / "m3")],
+        "encoder": [tiny("xlm_roberta"), tiny("bert", modules=False)],
+        "cross_encoder": [tiny("xlm_roberta", num_labels=1)],
+    }
+    for name, made in folders.items():
+        for folder in made:
+            checkpoint = Checkpoint("m", folder)
+            assert next(one for one in families if one.claims(checkpoint)).name == name
 
 
 @pytest.mark.parametrize(

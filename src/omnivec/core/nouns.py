@@ -402,7 +402,8 @@ class Pool(msgspec.Struct, frozen=True, tag=True):
 
 class Dense(msgspec.Struct, frozen=True, tag=True):
     """x [.., in] to activation(x W^T + b) [.., out]; weights in `file` of the checkpoint,
-    under `linear.weight` and, where there is one, `linear.bias`."""
+    under `linear.weight` and, where there is one, `linear.bias`. A file of torch.save that
+    holds this layer alone has `weight` and `bias`."""
 
     file: str
     activation: str
