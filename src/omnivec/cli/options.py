@@ -35,6 +35,11 @@ FLAGS: Mapping[str, Flag] = {
         "auto|f32|bf16|f16|int8",
     ),
     "runtime": Flag("The library that runs models: openvino, torch; auto takes the best.", "NAME"),
+    "lora": Flag(
+        "A LoRA adapter that clients ask for by NAME, of its base model or of MODEL; may be "
+        "repeated.",
+        "NAME=FOLDER[@MODEL]",
+    ),
     "revision": Flag("Branch, tag or commit of the models that name none after @.", "REVISION"),
     "offline": Flag("Never use the network for model files.", spelling="--offline/--no-offline"),
     "api_keys": Flag(

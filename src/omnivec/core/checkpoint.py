@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from omnivec.core.adapter import Adapter
 
 
 class CheckpointError(Exception):
@@ -20,7 +23,8 @@ class Checkpoint:
     """The folder `folder` that holds the model called `name`.
 
     `overrides` come from the model catalogue and win over what the files say: `prompts`,
-    `pooling`, `max_tokens`. `options` are a test model's (`fake:dims=8`).
+    `pooling`, `max_tokens`. `options` are a test model's (`fake:dims=8`). `adapters` can be
+    put on it: sessions know them by their numbers, from 1 on.
     """
 
     def __init__(
@@ -31,12 +35,14 @@ class Checkpoint:
         revision: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         options: Mapping[str, str] | None = None,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         self.name = name
         self.folder = folder
         self.revision = revision
         self.overrides: Mapping[str, Any] = overrides or {}
         self.options: Mapping[str, str] = options or {}
+        self.adapters = tuple(adapters)
 
     @cached_property
     def config(self) -> dict[str, Any]:

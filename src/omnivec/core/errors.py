@@ -15,6 +15,7 @@
     ├─ Overloaded        429  the queue is full; comes with `retry_after`
     ├─ ModelFailed       500  the model raised, hung, or gave numbers that are not finite
     └─ Loading           503  the model is not ready yet, or is going away; with `retry_after`
+       └─ LoadingAdapter 503  and with it the adapter that was asked for
 
 A fault's message is written for the caller: short, fixed text, what would have been
 accepted, never the caller's own value, a path of this machine or another exception's text.
@@ -110,3 +111,7 @@ class ModelFailed(Fault):
 class Loading(Fault):
     code = "model_loading"
     status = 503
+
+
+class LoadingAdapter(Loading):
+    code = "adapter_loading"

@@ -115,7 +115,8 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     the name of one of the model's prompts. `dims` cuts a Matryoshka vector (None: all).
     `overflow` None means the server's own setting; `max_tokens` can only lower the window.
     `dtype` is what the numbers are rounded to at the end (core/quantise.py). `kinds` are the
-    vectors that are wanted, all of them from one pass through the model.
+    vectors that are wanted, all of them from one pass through the model. `adapter` is one of
+    the model's, by its name.
     """
 
     items: tuple[Item, ...]
@@ -127,6 +128,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     max_tokens: int | None = None
     dtype: Dtype = "float32"
     kinds: tuple[Kind, ...] = ("dense",)
+    adapter: str | None = None
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
@@ -138,6 +140,7 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     raw: bool = False
     overflow: Overflow | None = None
     max_tokens: int | None = None
+    adapter: str | None = None
 
 
 class Extract(msgspec.Struct, frozen=True, tag=True):
@@ -171,6 +174,7 @@ class Unit(msgspec.Struct, frozen=True):
     overflow: Overflow = "truncate"
     max_tokens: int | None = None
     kinds: tuple[Kind, ...] = ("dense",)
+    adapter: str | None = None
 
 
 class Features(msgspec.Struct, frozen=True):
@@ -238,6 +242,7 @@ class Card(msgspec.Struct, frozen=True):
     scoring: str = ""  # how `score` is answered: "cross-encoder", "cosine", "dot", "maxsim"
     revision: str | None = None
     aliases: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()  # by the names under which a request asks for one
     runtime: str = ""
     device: str = ""
     dtype: str = ""

@@ -106,7 +106,8 @@ class Session(Protocol):
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
         """Arrays in, with a batch axis first: `input_ids` int64 [B, T], `attention_mask`
         int64 [B, T], where the architecture has segments `token_type_ids` int64 [B, T], and
-        where a head pools over less than it attends to `pool_mask` int64 [B, T].
+        where a head pools over less than it attends to `pool_mask` int64 [B, T]. Where the
+        checkpoint has adapters `adapter` int64 [B]: the number of each row's, 0 for none.
         Out: `output` float32. `alone`: no other batch runs or waits, so this one may have the
         whole device."""
         ...

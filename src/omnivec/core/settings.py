@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     runtime: str = "auto"
+    lora: tuple[str, ...] = ()  # adapters: `name=folder`, `name=folder@model`
     offline: bool = False
 
     # where

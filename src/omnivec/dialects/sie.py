@@ -101,6 +101,7 @@ def decode_encode(call: Call) -> Task:
         max_tokens=options.window(),
         dtype=_dtype(params.output_dtype or options.take("output_dtype", str, "a string")),
         kinds=_kinds(params.output_types or options.take("output_types", list[str], "strings")),
+        adapter=options.adapter(),
     )
 
 
@@ -141,6 +142,7 @@ def decode_score(call: Call) -> Task:
         raw=bool(options.take("raw_scores", bool, "true or false")),
         overflow=options.overflow(),
         max_tokens=options.window(),
+        adapter=options.adapter(),
     )
 
 
@@ -291,7 +293,10 @@ _WORDS: tuple[tuple[type[Fault], int, str], ...] = (
 def _word(fault: Fault) -> tuple[int, str]:
     if isinstance(fault, errors.Loading):
         # without a time after which to ask again it will not be loaded
-        return (503, "MODEL_LOADING") if fault.retry_after else (502, "MODEL_LOAD_FAILED")
+        if not fault.retry_after:
+            return 502, "MODEL_LOAD_FAILED"
+        adapter = isinstance(fault, errors.LoadingAdapter)
+        return 503, "LORA_LOADING" if adapter else "MODEL_LOADING"
     return next((status, word) for kind, status, word in _WORDS if isinstance(fault, kind))
 
 
@@ -363,6 +368,10 @@ class Sie:
         return _wire.write({"detail": detail, "code": code}, status, headers)
 
 
-_FIELDS = {"dims": "params.options.dimensions", "kinds": "params.output_types"}
+_FIELDS = {
+    "dims": "params.options.dimensions",
+    "kinds": "params.output_types",
+    "adapter": "params.options.lora_id",
+}
 
 PLUGIN = Sie()

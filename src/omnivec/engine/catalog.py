@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from omnivec.core.adapter import Adapter
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.nouns import Card
 
@@ -58,7 +59,8 @@ class Spec(msgspec.Struct, frozen=True):
     """One model that is to be served, before its files are looked for.
 
     `name` is what clients see, `aliases` what else they may say. `source` is a Hugging Face
-    id ("hub") or a folder ("folder"). `overrides` and `options` go to the checkpoint.
+    id ("hub") or a folder ("folder"). `overrides`, `options` and `adapters` go to the
+    checkpoint.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Spec(msgspec.Struct, frozen=True):
     options: Mapping[str, str] = {}
     overrides: Mapping[str, Any] = {}
     package: Package | None = None
+    adapters: tuple[Adapter, ...] = ()
 
 
 class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from omnivec.core.errors import BadRequest, UnknownModel, Unsupported
+import msgspec
+
+from omnivec.core.errors import (
+    BadRequest,
+    Loading,
+    LoadingAdapter,
+    UnknownModel,
+    Unsupported,
+)
 from omnivec.core.nouns import (
     Array,
     Card,
@@ -27,13 +35,14 @@ from omnivec.core.nouns import (
 from omnivec.core.outputs import dense
 from omnivec.core.quantise import quantise
 from omnivec.core.settings import Settings
+from omnivec.engine.batcher import Batcher
 from omnivec.engine.catalog import resolve
 from omnivec.engine.intake import CHUNK, Feed, Intake
 from omnivec.engine.job import Job
 from omnivec.engine.outputs import cosine, dot, finish, maxsim, relevance, unbounded
 from omnivec.engine.resident import Resident
 from omnivec.engine.store import Store
-from omnivec.engine.work import Splitter, check_dims, check_kinds, is_short, letters
+from omnivec.engine.work import Splitter, check_adapter, check_dims, check_kinds, is_short, letters
 
 MANY = 128
 """Outputs that are cut and normalised on the event loop at most."""
@@ -95,8 +104,9 @@ class LocalEngine:
             return self._describe(task)
         if isinstance(task, Extract):
             return self._refuse(task)
+        task = self._adapted(task)
         resident = self._choose(task)
-        batcher = await resident.ready()
+        batcher = await _ready(resident, task)
         card = resident.card
         _check(task, card)
         # for a bi-encoder the query is a unit of its own before the documents
@@ -136,6 +146,15 @@ class LocalEngine:
         if not can:
             raise UnknownModel(f"No model here can {_ABILITY[verb]}.", param="model")
         return min(can, key=lambda resident: _reluctance(resident.card, verb))
+
+    def _adapted(self, task: Encode | Score) -> Encode | Score:
+        """A task whose model is called as an adapter is one for that adapter's model."""
+        if task.model is None or task.adapter is not None:
+            return task
+        base = next((card.name for card in self.cards if task.model in card.adapters), None)
+        if base is None or resolve(task.model, self.cards) is not None:
+            return task
+        return msgspec.structs.replace(task, model=base, adapter=task.model)
 
     def _refuse(self, task: Extract) -> Result:
         """No family here extracts yet. Raises UnknownModel, Unsupported."""
@@ -211,6 +230,17 @@ def _is_able(card: Card, task: Encode | Score) -> bool:
     if isinstance(task, Score) or not card.tasks:
         return "score" in card.tasks or not card.tasks
     return "encode" in card.tasks and set(task.kinds) <= set(card.kinds)
+
+
+async def _ready(resident: Resident, task: Encode | Score) -> Batcher:
+    """Raises Unsupported, Loading and, where an adapter was asked for, LoadingAdapter."""
+    check_adapter(task.adapter, resident.card)
+    try:
+        return await resident.ready()
+    except Loading as fault:
+        if task.adapter is None or fault.retry_after is None:
+            raise
+        raise LoadingAdapter("The adapter is still loading.", retry_after=1) from None
 
 
 _ABILITY = {"encode": "make embeddings", "score": "rerank"}

@@ -72,6 +72,11 @@ class Opener:
         """Open the graphs. The card then also says runtime, device and dtype."""
         family = self.family(checkpoint)
         card = family.card(checkpoint)
+        if checkpoint.adapters and not card.adapters:
+            raise CheckpointError(
+                f"{checkpoint.name}: LoRA adapters are not applied to models of the family "
+                f"{family.name}; serve it without --lora"
+            )
         heads = family.graphs(checkpoint)
         if not heads:
             return family.ready(checkpoint, {}), _on(card, "numpy", "cpu", "f32")
@@ -96,8 +101,14 @@ class Resident:
         settings: Settings,
         watch: Watch,
         store: Store | None = None,
+        adapters: Sequence[str] = (),
     ) -> None:
-        self.card = Card(name=name, aliases=tuple(aliases), created=int(time.time()))
+        self.card = Card(
+            name=name,
+            aliases=tuple(aliases),
+            adapters=tuple(adapters),
+            created=int(time.time()),
+        )
         self.batcher: Batcher | None = None
         self.memory = Memory()
         self._store = store

@@ -52,6 +52,7 @@ class Splitter:
                     instruction=query.instruction,
                     overflow=unit.overflow,
                     max_tokens=unit.max_tokens,
+                    adapter=unit.adapter,
                 )
                 for unit in documents
             ]
@@ -75,6 +76,7 @@ class Splitter:
                 overflow=overflow,
                 max_tokens=task.max_tokens,
                 kinds=kinds,
+                adapter=task.adapter,
             )
             for i, item in enumerate(items)
         ]
@@ -107,6 +109,12 @@ def check_dims(dims: int | None, card: Card) -> None:
 def check_kinds(kinds: Sequence[Kind], card: Card) -> None:
     if not set(kinds) <= set(card.kinds):
         raise Unsupported(f"This model makes {', '.join(card.kinds)} vectors.", param="kinds")
+
+
+def check_adapter(adapter: str | None, card: Card) -> None:
+    if adapter is not None and adapter not in card.adapters:
+        there = f"it has {', '.join(card.adapters)}" if card.adapters else "it has none"
+        raise Unsupported(f"This model has no adapter of that name; {there}.", param="adapter")
 
 
 def is_short(task: Encode | Score) -> bool:

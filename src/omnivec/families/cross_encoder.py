@@ -14,6 +14,7 @@ from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Unsupported
 from omnivec.core.nouns import Array, Card, Features, Head, Output, Relevance, Unit
 from omnivec.core.seams import Session
+from omnivec.families._adapters import Adapters
 from omnivec.families._files import labels, positions, segments, vocabulary, window
 from omnivec.families._text import Ids, Prompts, Tokeniser, limit, pack, read, refuse, shares
 
@@ -40,6 +41,7 @@ class CrossEncoderFamily:
             instructions=prompts.instructions,
             scoring="cross-encoder",
             revision=checkpoint.revision,
+            adapters=Adapters(checkpoint).names,
         )
 
     def graphs(self, checkpoint: Checkpoint) -> dict[str, Head]:  # noqa: ARG002 - all alike
@@ -62,6 +64,7 @@ class CrossEncoder:
         self._window = window(checkpoint)
         self._most = positions(checkpoint) or self._window
         self._vocabulary = vocabulary(checkpoint) or self._tokeniser.size
+        self._adapters = Adapters(checkpoint)
         self._fill = {"input_ids": self._tokeniser.padding}
         if segments(checkpoint):
             self._fill["token_type_ids"] = 0
@@ -112,7 +115,7 @@ class CrossEncoder:
         if cut and unit.overflow == "refuse":
             raise refuse(window, f"[{index}]", "The query and this document together are")
         row = frame.ids(first.tokens[: kept[0]], second.tokens[: kept[1]])
-        arrays: dict[str, Array] = {"input_ids": row}
+        arrays: dict[str, Array] = {"input_ids": row, **self._adapters.arrays(unit)}
         if "token_type_ids" in self._fill:
             arrays["token_type_ids"] = frame.segments(*kept)
         return Features(arrays=arrays, cost=len(row), tokens=len(row), cut=cut)

@@ -16,6 +16,7 @@ from omnivec.core.plugins import discover
 from omnivec.core.seams import Runtime, Watch
 from omnivec.core.settings import Settings, cache
 from omnivec.engine import catalog, hub
+from omnivec.engine.adapters import attach
 from omnivec.engine.local import LocalEngine
 from omnivec.engine.resident import Opener, Resident
 from omnivec.engine.store import Store
@@ -43,7 +44,8 @@ def local_engine(
 ) -> LocalEngine:
     """An engine with the models that the settings name; none of them is loaded yet.
 
-    Raises CheckpointError for a model argument that is none.
+    Raises CheckpointError for a model argument that is none, and for an adapter that cannot be
+    used.
     """
     kept = cache(settings)
     store = Store(*kept, __version__) if kept else None
@@ -57,8 +59,11 @@ def local_engine(
             settings,
             watch or Unwatched(),
             store,
+            [adapter.name for adapter in spec.adapters],
         )
-        for spec in catalog.catalog().specs(settings.models, revision=settings.revision)
+        for spec in attach(
+            catalog.catalog().specs(settings.models, revision=settings.revision), settings.lora
+        )
     ]
     folders = [Path(settings.tiktoken_cache_dir)] if settings.tiktoken_cache_dir else []
     splitter = Splitter(settings.overflow, settings.token_ids, Vocabulary(folders))

@@ -127,7 +127,7 @@ class OpenVINOSession:
         def work() -> None:
             try:
                 request = compile_graph().create_infer_request()
-                request.infer(_inputs(_few_tokens(self._encoded)), share_inputs=True)
+                request.infer(self._feed(_few_tokens(self._encoded)), share_inputs=True)
             except RuntimeError:
                 log.exception("no second graph for single batches; one core computes them")
                 return
@@ -139,9 +139,10 @@ class OpenVINOSession:
         self._widening.start()
 
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
-        """Raises ValueError for ids that the model has no row for and for rows longer than
-        its positions: the graph would read past a table. Raises SessionLost when closed."""
-        inputs = _inputs(arrays)
+        """Raises ValueError for ids that the model has no row for, rows longer than its
+        positions and adapters that it has not: the graph would read past a table. Raises
+        SessionLost when closed."""
+        inputs = self._feed(arrays)
         self._check(*inputs[:3])
         line = self._wide if alone and not self._wide.empty() else self._idle
         request = line.get()
@@ -163,6 +164,17 @@ class OpenVINOSession:
             if self._idle.get() is None:
                 break
         self._idle.put(None)
+
+    def _feed(self, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
+        """The graph's inputs; where it has adapters, each row's number comes last."""
+        inputs, count = _inputs(arrays), self._encoded.adapters
+        if not count:
+            return inputs
+        rows = len(inputs[0])
+        numbers = np.ascontiguousarray(arrays.get("adapter", np.zeros(rows)), np.int64)
+        if numbers.shape != (rows,) or not _within(numbers, count + 1):
+            raise ValueError(f"adapters are 0 to {count} here, one for each row")
+        return *inputs, numbers
 
     def _check(self, ids: Array, mask: Array, segments: Array) -> None:
         limits = self._encoded

@@ -9,6 +9,7 @@ from openvino import Model, Type
 from openvino import opset15 as ops
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.runtimes._openvino import lora
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
 from omnivec.runtimes._openvino.heads import first_place, project, reads_first
 from omnivec.runtimes._openvino.limits import ARCHITECTURES
@@ -30,13 +31,21 @@ def build(
     weights = Weights(checkpoint.name, checkpoint.weights())
     weights.root(architecture.ANCHOR)
     inputs = Inputs(*(_parameter(name) for name in INPUTS))
-    body = weights.rounded() if int8 else weights
+    body, top = weights.rounded() if int8 else weights, weights
+    parameters = list(inputs)[: len(INPUTS)]
+    if checkpoint.adapters:
+        stacked = lora.stack(checkpoint.adapters, weights.matrices())
+        which = lora.parameter()
+        parameters.append(which)
+        body = body.adapted(lora.Updates(stacked, lora.of_tokens(which, inputs)))
+        top = top.adapted(lora.Updates(stacked, which))
     try:
-        chosen = first_place(inputs) if reads_first(head, checkpoint.config) else None
-        inputs = inputs._replace(chosen=chosen)
+        # adapters are told which tokens they are given: all of them
+        alone = reads_first(head, checkpoint.config) and not checkpoint.adapters
+        inputs = inputs._replace(chosen=first_place(inputs) if alone else None)
         encoded = architecture.encode(checkpoint.config, body, inputs)
         if head.kind == "logits":
-            output = architecture.classify(checkpoint.config, weights, encoded, inputs)
+            output = architecture.classify(checkpoint.config, top, encoded, inputs)
         else:
             output = project(encoded, head.steps, inputs, checkpoint)
     except (KeyError, TypeError, ZeroDivisionError) as error:
@@ -46,8 +55,8 @@ def build(
         ) from error
     result = ops.result(output)
     result.get_output_tensor(0).set_names({"output"})
-    model = Model([result], list(inputs[: len(INPUTS)]), checkpoint.architecture)
-    return model, encoded._replace(hidden=None), weights
+    model = Model([result], parameters, checkpoint.architecture)
+    return model, encoded._replace(hidden=None, adapters=len(checkpoint.adapters)), weights
 
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pool_mask", "tokens", "places")

@@ -14,6 +14,7 @@ from omnivec.core.nouns import Array, Head
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import architectures, attention, budget, heads
 from omnivec.runtimes._torch.loading import load
+from omnivec.runtimes._torch.lora import Adapters
 from omnivec.runtimes._torch.packing import Packing
 
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
@@ -50,17 +51,20 @@ class TorchSession:
         self._rows = _table_rows(self._model.base_model)
         self._accepts = set(inspect.signature(self._model.forward).parameters)
         self._head = None if self._logits else heads.build(checkpoint, head, device)
+        self._adapters = Adapters(self._model, checkpoint.adapters)
         self._queueing = threading.Lock()
         self.batch_cost = self._budget()
 
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:  # noqa: ARG002 - one batch has its device to itself anyway
         """Raises ValueError for arrays that are no batch, SessionLost after an error of the
         device: then every later call would fail. Out of memory is not one."""
-        packing = Packing(self._with_pool_mask(arrays))
+        told = {name: array for name, array in arrays.items() if name != "adapter"}
+        packing = Packing(self._with_pool_mask(told))
+        which = self._adapters.read(arrays.get("adapter"), packing.shape[0])
         try:
             # a batch is queued whole: two that alternate would both hold their memory
             with self._torch.inference_mode(), self._queueing:
-                output = self._fetch(self._output(arrays, packing).float())
+                output = self._fetch(self._output(told, packing, which).float())
             return {"output": output()}
         except getattr(self._torch, "AcceleratorError", ()) as error:  # since torch 2.8
             raise SessionLost("the GPU reported an error") from error
@@ -78,13 +82,16 @@ class TorchSession:
 
     # ── the model ────────────────────────────────────────────────────────────────────────
 
-    def _output(self, arrays: Mapping[str, Array], packing: Packing) -> Tensor:
+    def _output(self, arrays: Mapping[str, Array], packing: Packing, which: Array) -> Tensor:
         if self._packed is None:
-            return self._run_padded(arrays, packing)
-        states = self._run_packed(self._packed, arrays, packing)
+            with self._adapters.of(which, self._move):
+                return self._run_padded(arrays, packing)
+        with self._adapters.of(packing.spread(which)[None], self._move):
+            states = self._run_packed(self._packed, arrays, packing)
         if self._head is not None:
             return self._head(states, packing, self._move)
-        return self._classify(self._packed, states, packing)
+        with self._adapters.of(which, self._move):
+            return self._classify(self._packed, states, packing)
 
     def _run_packed(
         self, packed: architectures.Packed, arrays: Mapping[str, Array], packing: Packing

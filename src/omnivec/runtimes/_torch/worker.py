@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from socket import socket
 
+from omnivec.core.adapter import Adapter
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import frames
@@ -38,8 +39,9 @@ def _open(connection: socket) -> TorchSession | None:
         raise TypeError("a worker is first told what to open")
     from pathlib import Path
 
-    checkpoint = Checkpoint(asked.name, Path(asked.folder))
     try:
+        adapters = [Adapter(name, Path(folder)) for name, folder in asked.adapters]
+        checkpoint = Checkpoint(asked.name, Path(asked.folder), adapters=adapters)
         session = TorchSession(checkpoint, asked.head, asked.device, asked.dtype)
     except CheckpointError as error:
         frames.send(connection, frames.Failed(str(error), unusable=True))

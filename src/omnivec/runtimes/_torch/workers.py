@@ -100,8 +100,9 @@ class Workers:
     def _open(self, checkpoint: Checkpoint, head: Head) -> list[frames.Ready]:
         """All at once; each reads the files for itself."""
         folder = str(checkpoint.folder.absolute())
+        adapters = tuple((one.name, str(one.folder.absolute())) for one in checkpoint.adapters)
         for worker in self._workers:
-            asked = frames.Open(checkpoint.name, folder, head, worker.device, self.dtype)
+            asked = frames.Open(checkpoint.name, folder, head, worker.device, self.dtype, adapters)
             frames.send(worker.lanes[0], asked)
         return [_ready(worker) for worker in self._workers]
 
