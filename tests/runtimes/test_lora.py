@@ -133,6 +133,23 @@ def test_a_row_without_one_is_the_base_s(tiny, adapter, mode, runtime, dtype, ne
     np.testing.assert_allclose(session.run(arrays)["output"][0], got[0], atol=1e-6, rtol=0)
 
 
+@RUNTIME
+@pytest.mark.parametrize("mode", ["cls", "mean"])
+def test_pooled_rows_have_theirs(tiny, adapter, mode, runtime):
+    """With "cls" the last layer of some graphs is computed for one token of each row."""
+    adapters = {
+        "one": adapter("bert", seed=1, r=4, target_modules="all-linear"),
+        "two": adapter("bert", seed=2, r=3, target_modules=["query", "dense"]),
+    }
+    arrays, names = batch("bert", 5, 17), ["two", "one", BASE, "one", "two"]
+    states = peft_answer(peft_model(tiny("bert"), adapters), arrays, names)
+    mask = arrays["attention_mask"][..., None]
+    expected = states[:, 0] if mode == "cls" else (states * mask).sum(1) / mask.sum(1)
+    session = opened(runtime, tiny("bert"), adapters, Head("pooled", (Pool((mode,)),)))
+    got = session.run({**arrays, "adapter": np.array([2, 1, 0, 1, 2])})["output"]
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
+
+
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return (left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
 

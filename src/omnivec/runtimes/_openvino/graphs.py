@@ -34,15 +34,12 @@ def build(
     body, top = weights.rounded() if int8 else weights, weights
     parameters = list(inputs)[: len(INPUTS)]
     if checkpoint.adapters:
-        stacked = lora.stack(checkpoint.adapters, weights.matrices())
-        which = lora.parameter()
-        parameters.append(which)
-        body = body.adapted(lora.Updates(stacked, lora.of_tokens(which, inputs)))
-        top = top.adapted(lora.Updates(stacked, which))
+        parameters.append(lora.parameter())
+        updates = lora.updates(weights, checkpoint.adapters, parameters[-1], inputs)
+        body, top = body.adapted(updates), top.adapted(updates.rows)
     try:
-        # adapters are told which tokens they are given: all of them
-        alone = reads_first(head, checkpoint.config) and not checkpoint.adapters
-        inputs = inputs._replace(chosen=first_place(inputs) if alone else None)
+        chosen = first_place(inputs) if reads_first(head, checkpoint.config) else None
+        inputs = inputs._replace(chosen=chosen)
         encoded = architecture.encode(checkpoint.config, body, inputs)
         if head.kind == "logits":
             output = architecture.classify(checkpoint.config, top, encoded, inputs)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from omnivec.core.adapter import Adapter
     from omnivec.core.nouns import Array, Floats
     from omnivec.runtimes._openvino.blocks import Inputs, Node
+    from omnivec.runtimes._openvino.weights import Weights
 
 
 class Stacked(NamedTuple):
@@ -49,10 +50,13 @@ def stack(
 
 
 class Updates:
-    """`which` int64 [N] is the adapter of each of the N rows that a layer is given, 0 for
-    none."""
+    """`which` int64 [N] is the adapter of each of the N tokens or rows that layers are given, 0
+    for none. `rows` is the same for layers that are given what was made of rows: [B]."""
 
-    def __init__(self, stacked: Mapping[str, Stacked], which: Node) -> None:
+    def __init__(
+        self, stacked: Mapping[str, Stacked], which: Node, rows: Updates | None = None
+    ) -> None:
+        self.rows = rows or self
         self._stacked = stacked
         self._which = ops.unsqueeze(which, blocks.shape(1))
         self._kept: dict[bytes, Node] = {}
@@ -74,6 +78,12 @@ class Updates:
             own = ops.equal(self._which, blocks.constant(owners[None]))
             self._kept[name] = blocks.floats(own)
         return self._kept[name]
+
+
+def updates(weights: Weights, adapters: Sequence[Adapter], which: Node, inputs: Inputs) -> Updates:
+    """For layers that are given packed tokens. Raises CheckpointError."""
+    stacked = stack(adapters, weights.matrices())
+    return Updates(stacked, of_tokens(which, inputs), Updates(stacked, which))
 
 
 def parameter() -> Node:

@@ -78,6 +78,11 @@ class Weights:
         other.prefix, other.rounding, other.updates = self.prefix, self.rounding, updates
         return other
 
+    def of_rows(self) -> Weights:
+        """The same tensors for layers that are given one token of each row, or what was made
+        of its tokens, and not all of them."""
+        return self.adapted(self.updates.rows) if self.updates else self
+
     def matrices(self) -> dict[str, tuple[int, ...]]:
         """Their shapes, by the whole names of the layers that they belong to."""
         return {
