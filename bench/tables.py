@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench import answers, figures, models, suites, workloads
+from bench import answers, figures, models, replies, suites, workloads
 from bench.figures import Spread
 from bench.growth import CURVES
 
@@ -68,6 +68,8 @@ def section(result: Result, suite: str) -> list[str]:
         return growth(result)
     if suite == "cost":
         return cost(result)
+    if suite == "replies":
+        return written(result)
     if suite == "soak":
         return soak(result)
     return comparison(result, suite)
@@ -280,6 +282,19 @@ def cost(result: Result) -> list[str]:
             lines.append(f"- {title}: {number(spread.median)} ({reach})")
     about = "12 words, 64 connections, the fake model with 384 dimensions"
     return [*lines, f"- {about}.", ""]
+
+
+def written(result: Result) -> list[str]:
+    samples = [one for one in result["samples"] if one["suite"] == "replies"]
+    lines = ["## Writing replies of many vectors: ours alone", "", _stamp(result), ""]
+    lines += _head([replies.ABOUT, "unit", "processor time", "MB"])
+    for form in dict.fromkeys(one["workload"] for one in samples):
+        spent = figures.spread(samples, "cpu_ms", workload=form)
+        size = figures.spread(samples, "mb", workload=form)
+        if spent is not None and size is not None:
+            reach = f"{number(spent.median)} ({number(spent.low)} to {number(spent.high)})"
+            lines.append(_cells([form, "ms", reach, number(size.median)]))
+    return [*lines, ""]
 
 
 def soak(result: Result) -> list[str]:

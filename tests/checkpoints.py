@@ -30,6 +30,7 @@ __all__ = [
     "IDENTITY",
     "KINDS",
     "MODES",
+    "OTHERS",
     "SENTENCES",
     "TANH",
     "build_encoder",
@@ -37,6 +38,7 @@ __all__ = [
     "build_static_st",
     "drop_tensor",
     "header_of",
+    "laid_out",
     "tiny_checkpoints",
     "truncate_weights",
 ]
@@ -100,6 +102,25 @@ def _modernbert(common: dict[str, Any]) -> dict[str, Any]:
     return {**common, **specials, **windows}
 
 
+def _deberta(common: dict[str, Any]) -> dict[str, Any]:
+    relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16}
+    named = {"position_biased_input": False, "norm_rel_ebd": "layer_norm", "share_att_key": True}
+    return {**common, **relative, **named, "type_vocab_size": 0}
+
+
+def _bart(common: dict[str, Any]) -> dict[str, Any]:
+    renamed = {"hidden_size": "d_model"}
+    told = {renamed.get(name, name): value for name, value in common.items()}
+    sides = ("encoder", "decoder")
+    told |= {f"{side}_layers": told["num_hidden_layers"] for side in sides}
+    told |= {f"{side}_attention_heads": told["num_attention_heads"] for side in sides}
+    told |= {f"{side}_ffn_dim": told["intermediate_size"] for side in sides}
+    for name in ("num_hidden_layers", "num_attention_heads", "intermediate_size"):
+        del told[name]
+    specials = {"bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+    return {**told, **specials, "init_std": told.pop("initializer_range")}
+
+
 KINDS: Mapping[str, _Kind] = {
     "bert": _Kind("Bert", "wordpiece", segments=True),
     "roberta": _Kind("Roberta", "bytes", offset=2),
@@ -110,6 +131,11 @@ KINDS: Mapping[str, _Kind] = {
     "modernbert": _Kind("ModernBert", "bytes_cls", config=_modernbert),
     "nomic_bert": _Kind("NomicBert", "wordpiece", segments=True),
 }
+OTHERS: Mapping[str, _Kind] = {
+    "deberta_v2": _Kind("DebertaV2", "wordpiece", config=_deberta),
+    "bart": _Kind("Bart", "bytes", config=_bart),
+}
+"""Architectures that are neither graphs of our own nor run packed."""
 
 
 def build_encoder(
@@ -137,7 +163,8 @@ def build_encoder(
     shards: bool = False,
     dtype: str = "float32",
 ) -> Path:
-    """A bi-encoder, or with `num_labels` a sequence classifier, of an architecture of KINDS.
+    """A bi-encoder, or with `num_labels` a sequence classifier, of an architecture of KINDS or
+    OTHERS.
 
     `dense` is a chain of (out_features, dotted torch activation); `positions` the longest
     input; `config` wins over the architecture's tiny configuration. `activation` is the
@@ -145,7 +172,7 @@ def build_encoder(
     of sentence-transformers. `shards` splits the weights over several files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = KINDS[kind]
+    made = {**KINDS, **OTHERS}[kind]
     tokens = tokenizer(made.tokenizer, positions, segments=made.segments)
     tokens.save_pretrained(folder)
     told = {**_common(made, tokens, positions, hidden_size), **_labelled(num_labels, labels)}
@@ -433,6 +460,13 @@ def header_of(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         return json.loads(file.read(size))
+
+
+def laid_out(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The tokens [K, d] that a head of single tokens gives, at their places: [B, T, d]."""
+    spread = np.zeros((*mask.shape, rows.shape[-1]), rows.dtype)
+    spread[mask.astype(bool)] = rows
+    return spread
 
 
 _BUILDERS: Mapping[str, Callable[..., Path]] = {

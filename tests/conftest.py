@@ -10,3 +10,4 @@ os.environ.update(
 
 from adapters import tiny_adapters  # noqa: F401 - as above
 from checkpoints import tiny_checkpoints  # noqa: F401 - the environment comes first
+from sparse_checkpoints import sparse_checkpoints  # noqa: F401

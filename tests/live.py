@@ -33,7 +33,7 @@ OFFLINE = {
     "PYTHONUNBUFFERED": "1",
 }
 # A developer's own settings must not reach a server under test.
-SETTINGS = ("OMNIVEC_", "EMBEDDING_", "SIE_", "INFINITY_")
+SETTINGS = ("OMNIVEC_", "EMBEDDING_", "SIE_", "INFINITY_", "OTEL_")
 
 
 class Server(NamedTuple):
@@ -127,8 +127,17 @@ def wait_ready(server: Server, within: float = 120) -> None:
 
 
 def is_ready(url: str) -> bool:
+    return _says_yes(url + "/ready/")
+
+
+def answers(url: str) -> bool:
+    """Whether it does at all, its models loaded or not."""
+    return _says_yes(url + "/live")
+
+
+def _says_yes(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url + "/ready/", timeout=5) as reply:
+        with urllib.request.urlopen(url, timeout=5) as reply:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False

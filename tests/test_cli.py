@@ -261,10 +261,37 @@ def test_models_lists_what_is_here_first() -> None:
     assert rows[0]["name"] == "sentence-transformers/all-MiniLM-L6-v2"
     assert (rows[0]["state"], rows[0]["dims"], rows[0]["tokens"]) == ("here", 384, 256)
     assert {"BAAI/bge-m3", "intfloat/e5-small-v2"} <= {row["name"] for row in rows}
-    assert [row["state"] for row in rows[1:]] == ["known"] * (len(rows) - 1)
+    assert (rows[1]["name"], rows[1]["state"]) == ("omnivec/bm25", "here")
+    assert {row["state"] for row in rows[2:]} == {"known"}
     table = run("models", "--here").stdout.splitlines()
-    assert table[0].split() == ["MODEL", "TASK", "DIMS", "TOKENS", "STATE"]
-    assert len(table) == 2
+    assert table[0].split() == ["MODEL", "MAKES", "TOKENS", "STATE"]
+    assert table[1].split() == [rows[0]["name"], "dense", "384", "256", "here"]
+    assert len(table) == 3
+
+
+def test_models_fit_a_terminal_and_say_what_they_make(elsewhere: Path) -> None:
+    (elsewhere / "own.toml").write_text('[[group]]\nmodels = [{ id = "me/mine", dims = 7 }]\n')
+    done = run("models", "--all", "--catalogue", "own.toml")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    assert rows["me/mine"] == ["dense", "7", "-", "known"]
+    assert rows["BAAI/bge-m3"] == ["dense", "sparse", "multi", "8192", "known"]
+    assert rows["naver/splade-v3"] == ["sparse", "30522", "512", "known"]
+    assert rows["BAAI/bge-reranker-v2-m3"] == ["scores", "8192", "known"]
+    assert rows["Qwen/Qwen3-Embedding-0.6B"] == ["dense", "1024", "32768", "later"]
+    told = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
+    assert told["BAAI/bge-m3"]["kinds"] == ["dense", "sparse", "multivector"]
+    assert told["BAAI/bge-m3"]["tasks"] == ["encode", "score"]
+    assert "Qwen/Qwen3-Embedding-0.6B" not in told
+
+
+def test_a_wrong_catalogue_is_told_like_a_wrong_setting(elsewhere: Path) -> None:
+    (elsewhere / "own.toml").write_text('[[group]]\nmodels = [{ id = "me/mine", dim = 7 }]\n')
+    for command in ("models", "serve"):
+        done = run(command, "--catalogue", "own.toml")
+        assert done.returncode == 2
+        assert "own.toml, group 1, model me/mine" in done.stderr
+        assert "dims" in done.stderr
 
 
 def test_models_tells_a_broken_cache(elsewhere: Path) -> None:

@@ -141,6 +141,8 @@ def test_the_report_is_written_from_stored_results(
         result["samples"].append({**point, "suite": "growth"})
     cost = _sample("omnivec", 0, "cost", cpu_us=95.0, texts_per_second=9000.0)
     result["samples"].append({**cost, "suite": "cost"})
+    reply = _sample("omnivec", 0, "msgpack, float32", cpu_ms=1.5, mb=9.84)
+    result["samples"].append({**reply, "suite": "replies"})
     for x in (1.0, 2.0):
         turn = _sample(
             "omnivec", 0, "soak", x=x, of="mix", requests=5, bad=0, resident_mb=400.0, lag_ms=3.0
@@ -152,6 +154,7 @@ def test_the_report_is_written_from_stored_results(
     for said in (
         "From 64 on: at least 95 %",
         "one request, us: 95.0",
+        "| msgpack, float32 | ms | 1.50 (1.50 to 1.50) | 9.84 |",
         "10 requests of mix in turn, 0 failed; at most 400 MB",
         "What is not measured",
     ):

@@ -4,7 +4,8 @@
 
 Each Python client has a folder here with its pinned `requirements.txt` and its `calls.py`,
 and an environment of its own under `.clients/`; the JavaScript ones share `node/`. They are
-made once and made again when their pins change. Two servers run: one with a key, one without.
+made once and made again when their pins change. Two servers run, one with a key and one without;
+clients that ask again while a model loads get a third, which has just been started.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import checkpoints
 import live
+import multivectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,6 +39,10 @@ SCRIPTS = sorted(f"node/{path.stem}" for path in NODE.glob("*.mjs") if path.stem
 KEY = "sk-omnivec-client-checks"
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 RERANKER = "tiny/cross-encoder"
+CLASSIFIER = "tiny/nli"
+THREEFOLD = "BAAI/bge-m3"  # of random weights here; it makes vectors of all three types
+BM25 = "omnivec/bm25"
+NLI = ("contradiction", "neutral", "entailment")
 # cl100k_base under the name that tiktoken keeps it by; LiteLLM's wheel carries a copy.
 TABLE = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
 OFFLINE = {
@@ -44,6 +53,9 @@ OFFLINE = {
 }
 AT_ONCE = 2
 PATIENCE = 240  # seconds for one client's checks
+# Clients that ask a third server as well, whose model takes longer to load than it waits.
+ASK_AGAIN = {"sie", "sie_031"}
+COLD = ("fake:load=2", "--lazy", "--load-wait", "0.2")
 
 
 class Outcome(NamedTuple):
@@ -76,7 +88,7 @@ def prepare(names: Iterable[str]) -> None:
     jobs: list[Callable[[], None]] = [lambda name=name: make_python(name) for name in wanted]
     if any("/" in name for name in names):
         jobs.append(make_node)
-    jobs.append(make_reranker)
+    jobs.append(make_models)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for done in [pool.submit(job) for job in jobs]:
             done.result()
@@ -109,21 +121,36 @@ def make_node() -> None:
     (NODE / "node_modules" / ".made").write_text(stamp)
 
 
-def make_reranker() -> None:
-    """A cross-encoder with random weights: its scores mean nothing and are repeatable."""
-    stamp = digest(Path(checkpoints.__file__).read_bytes())
-    if is_fresh(reranker(), stamp):
+def make_models() -> None:
+    """With random weights: what they answer means nothing and is repeatable."""
+    build = partial(checkpoints.build_encoder, "bert", positions=128)
+    make_model("cross-encoder", partial(build, num_labels=1))
+    make_model("nli", partial(build, num_labels=3, labels=NLI))
+    make_model("bge-m3", build_threefold)
+
+
+def build_threefold(folder: Path) -> None:
+    """A bge-m3 whose vectors are all 32 long, and in whose texts words have weights."""
+    with tempfile.TemporaryDirectory() as made:
+
+        def encoder(kind: str, **told: Any) -> Path:
+            return checkpoints.build_encoder(kind, Path(made), **told)
+
+        multivectors.build_bge_m3(encoder, folder, dims=32, bias=1)
+
+
+def make_model(name: str, build: Callable[[Path], object]) -> None:
+    folder = MADE / name
+    makers = (checkpoints.__file__, multivectors.__file__, __file__)
+    stamp = digest(*(Path(maker).read_bytes() for maker in makers))
+    if is_fresh(folder, stamp):
         return
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    shutil.rmtree(reranker(), ignore_errors=True)
-    checkpoints.build_encoder("bert", reranker(), num_labels=1, positions=128)
-    (reranker() / ".made").write_text(stamp)
-
-
-def reranker() -> Path:
-    return MADE / "cross-encoder"
+    shutil.rmtree(folder, ignore_errors=True)
+    build(folder)
+    (folder / ".made").write_text(stamp)
 
 
 def keep_table() -> None:
@@ -155,7 +182,9 @@ def quiet(*command: str | Path) -> None:
 
 def check(names: list[str]) -> list[Outcome]:
     # f32, because bf16 rounds a text differently in different batches
-    served = (MODEL, f"{RERANKER}={reranker()}", "--dtype", "f32")
+    made = {RERANKER: "cross-encoder", CLASSIFIER: "nli", THREEFOLD: "bge-m3"}
+    named = [f"{name}={MADE / folder}" for name, folder in made.items()]
+    served = (MODEL, *named, BM25, "--dtype", "f32")
     with (
         live.serve(*served, "--api-key", KEY, env=OFFLINE) as guarded,
         live.serve(*served, env=OFFLINE) as open_to_all,
@@ -168,7 +197,8 @@ def check(names: list[str]) -> list[Outcome]:
 
 def run(name: str, urls: tuple[str, str]) -> Outcome:
     began = time.monotonic()
-    printed = output_of([*command_of(name), *urls])
+    with live.launch(*COLD, env=OFFLINE) if name in ASK_AGAIN else nullcontext() as cold:
+        printed = output_of([*command_of(name), *urls, *([cold.url] if cold else [])])
     print(f"── {name}\n{printed.rstrip()}\n", flush=True)
     summary = re.search(r"^(\d+) passed, (\d+) failed$", printed, re.MULTILINE)
     passed, failed = map(int, summary.groups()) if summary else (0, 1)

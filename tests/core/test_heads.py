@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from omnivec.core.heads import ACTIVATIONS, activation, apply, pool
-from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool
+from omnivec.core.heads import (
+    ACTIVATIONS,
+    activation,
+    apply,
+    computed,
+    kept,
+    of_tokens,
+    pool,
+    words,
+)
+from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool, Vocabulary
 
 NAMES = {"mean_sqrt_len": "mean_sqrt_len_tokens", "last": "lasttoken"}
 MODES = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "last")
@@ -119,7 +128,25 @@ def test_a_dense_without_bias_has_none():
     head = Head("tokens", (Dense("f", "torch.nn.Identity"),))
     hidden = hidden_states()
     ours = apply(head, hidden, np.ones((2, 5)), weights)
-    np.testing.assert_array_equal(ours, hidden[..., :3])
+    np.testing.assert_array_equal(ours, hidden.reshape(10, 8)[:, :3])
+
+
+def test_of_single_tokens_only_those_kept_are_given_row_after_row():
+    hidden, mask = hidden_states(), np.array(MASKS["right"])
+    kept = np.array([[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]])  # the second is attended to by nobody
+    ours = apply(Head("tokens"), hidden, mask, {}, output_mask=kept)
+    np.testing.assert_array_equal(ours, hidden[[0, 1], [1, 3]])
+    assert apply(Head("tokens"), hidden, mask, {}, output_mask=0 * kept).shape == (0, 8)
+
+
+def test_without_a_mask_the_main_output_keeps_what_is_attended_to_and_others_nothing():
+    mask = np.array(MASKS["right"])
+    head = Head("tokens", also={"more": Head("tokens"), "pooled": Head("pooled")})
+    assert of_tokens(head) == ["output", "more"]
+    np.testing.assert_array_equal(kept("output", {"attention_mask": mask}), mask == 1)
+    assert not kept("more", {"attention_mask": mask}).any()
+    arrays = {"attention_mask": mask, "more_mask": mask[::-1]}
+    np.testing.assert_array_equal(computed(of_tokens(head), arrays), (mask | mask[::-1]) == 1)
 
 
 def test_normalising_nothing_gives_nothing():
@@ -130,3 +157,30 @@ def test_normalising_nothing_gives_nothing():
 def test_a_classification_head_is_not_done_here():
     with pytest.raises(ValueError, match="architecture"):
         apply(Head("logits"), hidden_states(), np.ones((2, 5)), {})
+
+
+@pytest.mark.parametrize("padding", MASKS)
+@pytest.mark.parametrize("function", ["relu", "log1p_relu"])
+@pytest.mark.parametrize("mode", ["max", "sum"])
+def test_words_are_weighed_as_sentence_transformers_does(mode, function, padding):
+    import torch
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
+
+    logits, mask = hidden_states(), np.array(MASKS[padding])
+    features = {
+        "token_embeddings": torch.from_numpy(logits.copy()),
+        "attention_mask": torch.from_numpy(mask),
+    }
+    theirs = SpladePooling(mode, function).eval()(features)["sentence_embedding"].numpy()
+    names = {"relu": "log1p_relu", "log1p_relu": "log1p_log1p_relu"}
+    ours = words(Vocabulary(mode, names[function]), logits, mask)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_words_of_a_row_that_keeps_none_are_zero():
+    for mode in ("max", "sum"):
+        mask = np.array([[0, 0, 0, 0, 0], [1, 0, 0, 0, 0]])
+        ours = words(Vocabulary(mode, "relu"), hidden_states(), mask)
+        assert not ours[0].any()
+        np.testing.assert_array_equal(ours[1], np.maximum(hidden_states()[1, 0], 0))

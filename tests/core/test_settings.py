@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from omnivec.core.exposure import check_exposure, is_loopback
 from omnivec.core.settings import (
     FIELDS,
     Settings,
     SettingsError,
     cache,
-    check_exposure,
-    is_loopback,
     load,
     mask,
 )
@@ -110,6 +109,10 @@ def test_platform_variables_are_honoured_below_our_own() -> None:
     assert load({}, {"PORT": "5000", "OMNIVEC_PORT": "6000"}).settings.port == 6000
     assert load({}, {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1"}).settings.offline is False
     assert load({}, {"NO_COLOR": "", "PORT": ""}).settings == Settings()
+    collector = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4318"}
+    assert load({}, collector).settings.otel_endpoint == "http://all:4318"
+    collector["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = "http://traces:4318/v1/traces"
+    assert load({}, collector).settings.otel_endpoint == "http://traces:4318/v1/traces"
 
 
 def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() -> None:

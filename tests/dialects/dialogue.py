@@ -18,9 +18,11 @@ from omnivec.core.errors import Fault, NotFound, UnknownModel, Unsupported
 from omnivec.core.nouns import (
     Call,
     Card,
+    Class,
     Describe,
     Encode,
     Extract,
+    Findings,
     Image,
     Item,
     Limits,
@@ -39,6 +41,7 @@ from omnivec.core.nouns import (
 from omnivec.core.plugins import discover
 from omnivec.core.quantise import quantise
 from omnivec.core.seams import Dialect, Endpoint
+from omnivec.engine.wishes import settle
 from omnivec.server.door import placed
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -63,7 +66,7 @@ CARD = Card(
     reason="/home/somebody/secret/path is damaged",
     created=1700000000,
 )
-NAMES = {None, CARD.name, "minilm", "bge-m3"}
+NAMES = {CARD.name, "minilm", "bge-m3"}
 
 
 class Asked(NamedTuple):
@@ -138,21 +141,22 @@ def read(reply: Reply) -> Any:
 
 
 def work(task: Task) -> Result:
-    if task.model not in NAMES:
+    if task.model is not None and task.model.partition(":")[0] not in NAMES:
         raise UnknownModel("No such model here.", param="model")
     if isinstance(task, Describe):
         return Result(CARD, cards=(CARD,))
-    if isinstance(task, Extract):
-        return Result(CARD)
+    task = settle(task, CARD)
     _check_images(task)
     outputs, tokens, cut = _outputs(task)
     usage = Usage(tokens=tokens, items=len(task.items), truncated=cut)
     timing = Timing(total=0.0125)
-    dims = task.dims or WIDTH if isinstance(task, Encode) else None
-    return Result(CARD, outputs, usage=usage, timing=timing, dims=dims)
+    if not isinstance(task, Encode):
+        return Result(CARD, outputs, usage=usage, timing=timing)
+    dims, dtype = task.dims or WIDTH, task.dtype or "float32"
+    return Result(CARD, outputs, usage=usage, timing=timing, dims=dims, dtype=dtype)
 
 
-def _outputs(task: Encode | Score) -> tuple[tuple[Output, ...], int, int]:
+def _outputs(task: Encode | Score | Extract) -> tuple[tuple[Output, ...], int, int]:
     texts = [_text(item) for item in task.items]
     tokens = sum(len(text.split()) for text in texts)
     cut = sum(len(text.split()) > CARD.max_tokens for text in texts)
@@ -161,13 +165,17 @@ def _outputs(task: Encode | Score) -> tuple[tuple[Output, ...], int, int]:
             raise Unsupported(f"This model's vectors can have 1 to {WIDTH}.", param="dims")
         if not set(task.kinds) <= set(CARD.kinds):
             raise Unsupported("This model makes dense vectors.", param="kinds")
-        rows = [quantise(vector(text, task.dims or WIDTH), task.dtype) for text in texts]
+        dtype = task.dtype or "float32"
+        rows = [quantise(vector(text, task.dims or WIDTH), dtype) for text in texts]
         return tuple(map(Vectors, rows)), tokens, cut
+    if isinstance(task, Extract):
+        found = [classes(task, text) for text in texts]
+        return tuple(map(Findings, found)), tokens, cut
     query = set(_text(task.query).lower().split())
     return tuple(relevance(query, text) for text in texts), tokens, cut
 
 
-def _check_images(task: Encode | Score) -> None:
+def _check_images(task: Encode | Score | Extract) -> None:
     """As the engine: items by their place, a query by its name."""
     named = [(f"[{i}]", item) for i, item in enumerate(task.items)]
     named += [("query", task.query)] if isinstance(task, Score) else []
@@ -192,6 +200,14 @@ def vector(text: str, dims: int) -> np.ndarray:
 def relevance(query: set[str], text: str) -> Relevance:
     share = len(query & set(text.lower().split())) / max(1, len(query))
     return Relevance(value=share, raw=share * 8 - 4)
+
+
+def classes(task: Extract, text: str) -> tuple[Class, ...]:
+    """Each label's share of its letters in the text, best first."""
+    there = set(text.lower())
+    found = [Class(one, len(there & set(one)) / len(set(one))) for one in task.labels]
+    kept = [one for one in found if one.score >= (task.threshold or 0)]
+    return tuple(sorted(kept, key=lambda one: -one.score)[: task.top])
 
 
 # ── recorded exchanges ───────────────────────────────────────────────────────────────────

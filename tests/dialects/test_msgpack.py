@@ -32,11 +32,37 @@ def test_the_bytes_of_an_array() -> None:
     assert bytes(_msgpack.pack_array(every_other)) == ONE_TWO
 
 
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65535, 65536, 300 * 128 * 4])
+def test_the_bytes_of_every_length(size: int) -> None:
+    data = (np.arange(size) % 251).astype(np.uint8)
+    whole = {b"nd": True, b"type": "|u1", b"kind": b"", b"shape": [size], b"data": data.tobytes()}
+    assert _msgpack.write(_msgpack.pack_array(data)) == msgspec.msgpack.encode(whole)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 255, 65535, 65536])
+def test_a_message_around_a_long_array_is_the_one_that_msgspec_writes(count: int) -> None:
+    array = np.arange(_msgpack.LONG).astype(np.uint8)
+    packed = _msgpack.pack_array(array)
+    assert isinstance(packed, _msgpack.Long)
+    short = [None, True, 7, 1.5, "naïve", b"raw", {"a": [1]}, _msgpack.pack_array(array[:3])]
+    around = {"list": list(range(count)), "map": {str(i): i for i in range(count)}, "all": short}
+    raw = msgspec.Raw(packed.head + packed.data)
+    message, expected = {**around, "last": [packed]}, {**around, "last": [raw]}
+    assert _msgpack.write(message) == msgspec.msgpack.encode(expected)
+
+
+def test_what_is_no_message_is_refused_beside_a_long_array() -> None:
+    packed = _msgpack.pack_array(np.zeros(_msgpack.LONG, np.uint8))
+    with pytest.raises(TypeError):
+        _msgpack.write([packed, object()])
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "?"])
 @pytest.mark.parametrize("shape", [(0,), (3,), (300, 128), (2, 3, 4), ()])
 def test_there_and_back(dtype: str, shape: tuple[int, ...]) -> None:
     array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
-    found = _msgpack.unpack_array(msgspec.msgpack.decode(_msgpack.pack_array(array)))
+    packed = _msgpack.write(_msgpack.pack_array(array))
+    found = _msgpack.unpack_array(msgspec.msgpack.decode(packed))
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
 

@@ -153,7 +153,7 @@ def test_instruction_and_normalize() -> None:
     assert task(instruction="Find").items[0].instruction == "Find"
     assert task(extra_body={"instruction": "Find"}).items[0].instruction == "Find"
     assert task(instruction=" ").items[0].instruction is None
-    assert task().normalize
+    assert task().normalize is None
     assert task(normalize="false").normalize is False
 
 

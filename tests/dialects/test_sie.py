@@ -10,9 +10,10 @@ import pytest
 from dialogue import CARD, JSON, ask, decode, read, vector
 
 from omnivec.core import errors
-from omnivec.core.errors import Fault
+from omnivec.core.errors import BadRequest, Fault
 from omnivec.core.nouns import (
     Call,
+    Dtype,
     Encode,
     Extract,
     Item,
@@ -26,6 +27,7 @@ from omnivec.core.quantise import DTYPES, quantise
 from omnivec.dialects import _msgpack, sie
 
 ENCODE, SCORE = f"/v1/encode/{CARD.name}", f"/v1/score/{CARD.name}"
+EXTRACT = f"/v1/extract/{CARD.name}"
 PACKED = {"content-type": "application/msgpack", "accept": "application/msgpack"}
 BODY: dict[str, Any] = {"items": [{"text": "hello there"}, {"id": "b", "text": "world"}]}
 
@@ -58,6 +60,9 @@ def test_the_task() -> None:
         overflow="refuse",
         max_tokens=16,
         dtype="int8",
+        kinds=(),
+        profile="default",
+        yields=True,
     )
 
 
@@ -165,6 +170,55 @@ def test_scores_are_sorted_and_named() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        ({}, ()),
+        ({"score_mode": None, "score_weights": None}, ()),
+        ({"score_mode": "dense"}, (("dense", 1.0),)),
+        ({"score_mode": "sparse"}, (("sparse", 1.0),)),
+        ({"score_mode": "colbert", "score_weights": {"dense": 9}}, (("multivector", 1.0),)),
+        ({"score_mode": "hybrid"}, (("dense", 0.4), ("sparse", 0.2), ("multivector", 0.4))),
+        (
+            {"score_mode": "hybrid", "score_weights": {"colbert": 1, "dense": 0.5}},
+            (("dense", 0.5), ("multivector", 1.0)),
+        ),
+        ({"score_weights": {"sparse": 2, "dense": 0}}, (("sparse", 2.0),)),
+    ],
+    ids=str,
+)
+def test_a_score_mode_becomes_weights(options: dict[str, Any], weights: Any) -> None:
+    task = score_task(options)
+    assert task.weights == weights
+    assert task.raw == bool(weights)  # the score that the mode's formula gives
+    assert not score_task({**options, "raw_scores": False}).raw
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"score_mode": "cosine"}, "options.score_mode"),
+        ({"score_mode": 1}, "options.score_mode"),
+        ({"score_weights": {"dense": 0}}, "options.score_weights"),
+        ({"score_weights": {"dense": -1}}, "options.score_weights"),
+        ({"score_weights": {"dense": 1, "multi": 1}}, "options.score_weights"),
+        ({"score_weights": [0.4, 0.2, 0.4]}, "options.score_weights"),
+    ],
+    ids=str,
+)
+def test_a_score_mode_that_is_none(options: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest) as fault:
+        score_task(options)
+    assert fault.value.param == param
+
+
+def score_task(options: dict[str, Any]) -> Score:
+    body = {"query": {"text": "q"}, "items": [{"text": "a"}], "options": options}
+    task = decode(SCORE, body)
+    assert isinstance(task, Score)
+    return task
+
+
 def test_an_instruction_goes_with_the_query() -> None:
     task = decode(SCORE, {"query": {"text": "a"}, "items": [{"text": "b"}], "instruction": "Rank"})
     assert isinstance(task, Score)
@@ -176,15 +230,118 @@ def test_a_threshold_is_read_in_both_places(place: str) -> None:
     params = {"labels": ["person"], "threshold": 0.3}
     if place == "options":
         params = {"labels": ["person"], "options": {"threshold": 0.3}}
-    task = decode(f"/v1/extract/{CARD.name}", {**BODY, "params": params})
+    task = decode(EXTRACT, {**BODY, "params": params})
     assert isinstance(task, Extract)
     assert (task.labels, task.threshold) == (("person",), 0.3)
 
 
+def test_what_is_asked_of_a_classifier() -> None:
+    options = {
+        "multi_label": True,
+        "hypothesis_template": "On {}.",
+        "top_k": 3,
+        "max_seq_length": 16,
+        "overflow_policy": "error",
+        "labels": ["unread", "beside params.labels"],
+        "unknown": [1],
+    }
+    params = {"labels": ["x", "y"], "instruction": "Find", "output_schema": {"a": 1}}
+    assert decode(EXTRACT, {**BODY, "params": {**params, "options": options}}) == Extract(
+        items=(Item((Text("hello there"),), "Find"), Item((Text("world"),), "Find", "b")),
+        model=CARD.name,
+        labels=("x", "y"),
+        multi_label=True,
+        template="On {}.",
+        top=3,
+        overflow="refuse",
+        max_tokens=16,
+    )
+    task = decode(EXTRACT, {**BODY, "params": {"options": {"labels": ["x"]}}})
+    assert isinstance(task, Extract)
+    assert task.labels == ("x",)
+    assert decode(EXTRACT, BODY) == Extract(
+        items=(Item((Text("hello there"),)), Item((Text("world"),), id="b")), model=CARD.name
+    )
+
+
+@pytest.mark.parametrize("headers", [JSON, PACKED], ids=["json", "msgpack"])
+def test_classes_come_beside_empty_lists(headers: dict[str, str]) -> None:
+    body = {**BODY, "params": {"labels": ["wild", "hello"], "threshold": 0.5}}
+    raw = msgspec.json.encode(body) if headers is JSON else _msgpack.write(body)
+    reply = ask("POST", EXTRACT, raw, headers)
+    found = read(reply) if headers is JSON else unpack(reply)
+    empty = {"entities": [], "relations": [], "objects": [], "data": {}}
+    wild = [{"label": "wild", "score": 0.75}, {"label": "hello", "score": 0.5}]
+    assert found == {
+        "model": CARD.name,
+        "items": [
+            {"id": "item-0", "classifications": [{"label": "hello", "score": 1.0}], **empty},
+            {"id": "b", "classifications": wild, **empty},
+        ],
+        "usage": {"input_tokens": 3},
+    }
+    assert reply.headers["x-sie-units-input-tokens"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("params", "param"),
+    [
+        ({"threshold": 1.5}, "params.threshold"),
+        ({"threshold": float("nan")}, "params.threshold"),
+        ({"options": {"threshold": -1}}, "params.options.threshold"),
+        ({"options": {"threshold": float("nan")}}, "params.options.threshold"),
+        ({"labels": "secret"}, "params.labels"),
+        ({"labels": [1]}, "params.labels[0]"),
+        ({"options": {"labels": "secret"}}, "params.options.labels"),
+        ({"options": {"multi_label": "secret"}}, "params.options.multi_label"),
+        ({"options": {"hypothesis_template": ["secret"]}}, "params.options.hypothesis_template"),
+        ({"options": {"top_k": 0}}, "params.options.top_k"),
+    ],
+)
+def test_a_wrong_wish_of_a_classifier(params: dict[str, Any], param: str) -> None:
+    reply = ask("POST", EXTRACT, _msgpack.write({**BODY, "params": params}), PACKED)
+    assert (reply.status, read(reply)["detail"]["param"]) == (400, param)
+    assert b"secret" not in reply.body
+
+
+@pytest.mark.parametrize(
+    ("param", "told"),
+    [
+        ("labels", "params.labels"),
+        ("labels[2]", "params.labels[2]"),
+        ("template", "params.options.hypothesis_template"),
+    ],
+)
+def test_the_engines_names_of_fields(param: str, told: str) -> None:
+    reply = sie.PLUGIN.fault(errors.BadRequest("x", param=param))
+    assert read(reply)["detail"]["param"] == told
+
+
 @pytest.mark.parametrize("name", [CARD.name, f"{CARD.name}:default", "minilm"])
 def test_names_with_slashes_and_a_profile(name: str) -> None:
-    task = decode(f"/v1/encode/{name}", BODY)
-    assert task.model == name.removesuffix(":default")
+    """Which profiles there are is the engine's to know; the name comes back as it was."""
+    assert decode(f"/v1/encode/{name}", BODY).model == name
+    assert read(ask("POST", f"/v1/encode/{name}", BODY))["model"] == name
+
+
+def test_a_profile_is_read_in_the_options() -> None:
+    options = {"options": {"profile": "mine"}}
+    for path, body in (
+        (ENCODE, {**BODY, "params": options}),
+        (SCORE, {"query": {"text": "a"}, **BODY, **options}),
+        (f"/v1/extract/{CARD.name}", {**BODY, "params": options}),
+    ):
+        task = decode(path, body)
+        assert isinstance(task, Encode | Score | Extract)
+        assert task.profile == "mine"
+
+
+def test_an_unknown_profile_of_the_name_is_told_as_the_models() -> None:
+    reply = ask("POST", f"{ENCODE}:secret", BODY)
+    assert reply.status == 400
+    assert read(reply)["detail"]["param"] == "model"
+    assert "it has default" in read(reply)["detail"]["message"]
+    assert b"secret" not in reply.body
 
 
 @pytest.mark.parametrize(
@@ -228,7 +385,7 @@ def test_a_wrong_field(fields: dict[str, Any], param: str, headers: dict[str, st
         (errors.Overloaded("x"), 503, "QUEUE_FULL", "1"),
         (errors.Overloaded("x", retry_after=3), 503, "QUEUE_FULL", "3"),
         (errors.Loading("x", retry_after=5), 503, "MODEL_LOADING", "5"),
-        (errors.Loading("x"), 502, "MODEL_LOAD_FAILED", None),
+        (errors.LoadFailed("x", cause="GATED"), 502, "MODEL_LOAD_FAILED", None),
         (errors.LoadingAdapter("x", retry_after=1), 503, "LORA_LOADING", "1"),
         (errors.ModelFailed("x"), 500, "INFERENCE_ERROR", None),
         (errors.Fault("x"), 500, "INTERNAL_ERROR", None),
@@ -240,6 +397,56 @@ def test_faults(fault: Fault, status: int, code: str, retry: str | None) -> None
     assert read(reply)["detail"]["code"] == read(reply)["code"] == code
     assert reply.headers["x-sie-error-code"] == code
     assert reply.headers.get("retry-after") == retry
+
+
+IMAGE = b"\x89PNG"
+MEDIA = [
+    ("images", [IMAGE]),
+    ("images", [{"data": IMAGE, "format": "jpeg"}]),
+    ("audio", {"data": IMAGE}),
+    ("video", {"data": IMAGE}),
+    ("document", {"data": IMAGE, "format": "pdf"}),
+]
+
+
+@pytest.mark.parametrize("text", [{}, {"text": "beside"}])
+@pytest.mark.parametrize(("name", "value"), MEDIA)
+def test_what_no_model_here_reads_is_refused_by_name(name: str, value: Any, text: Any) -> None:
+    body = {"items": [{**text, name: value}]}
+    reply = ask("POST", ENCODE, _msgpack.write(body), PACKED)
+    assert reply.status == 400
+    assert read(reply)["detail"]["param"] == f"items[0].{name}"
+    assert name in read(reply)["detail"]["message"]
+    plain = msgspec.json.encode(body)  # bytes as base64
+    assert read(ask("POST", ENCODE, plain, JSON))["detail"] == read(reply)["detail"]
+    scored = {"query": body["items"][0], "items": [{"text": "a"}]}
+    assert read(ask("POST", SCORE, scored))["detail"]["param"] == f"query.{name}"
+
+
+EXT = msgspec.msgpack.Ext(78, np.ones(2, np.float32).tobytes())
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"multivector": EXT},
+        {"multivector": _msgpack.pack_array(np.ones((2, 2), np.float32))},
+        {"metadata": {"when": msgspec.msgpack.Ext(-1, b"\x00")}, "more": {b"bytes": [1]}},
+        {"images": [], "document": None},
+    ],
+)
+def test_what_is_not_known_of_an_item_is_ignored(item: dict[str, Any]) -> None:
+    body = {"items": [{"text": "hello there", **item}], "more": EXT}
+    body["params"] = {"threshold": 1, "options": {"more": EXT}}
+    reply = unpack(ask("POST", ENCODE, _msgpack.write(body), PACKED))
+    (found,) = reply["items"]
+    values = _msgpack.unpack_array(found["dense"]["values"])
+    np.testing.assert_array_equal(values, vector("hello there", CARD.dims or 0))
+
+
+def test_another_machine_or_pool_that_is_asked_for_is_no_reason_to_refuse() -> None:
+    elsewhere = {"x-sie-machine-profile": "l4", "x-sie-pool": "mine"}
+    assert read(ask("POST", ENCODE, BODY, {**JSON, **elsewhere})) == read(ask("POST", ENCODE, BODY))
 
 
 def test_the_clients_version_comes_back() -> None:
@@ -273,11 +480,42 @@ def test_every_kind_of_vector_is_written() -> None:
     assert plain["items"][0]["multivector"]["values"] == rows.tolist()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_bytes_of_many_rows_per_item(dtype: Dtype) -> None:
+    rng = np.random.default_rng(0)
+    lengths = (1, 300, 7)
+    rows = [quantise(rng.standard_normal((n, 128), np.float32), dtype) for n in lengths]
+    items = tuple(Item((Text("a"),), id=str(n)) for n in lengths)
+    task = Encode(items, CARD.name, dtype=dtype, kinds=("multivector",))
+    card = msgspec.structs.replace(CARD, token_dims=128)
+    result = Result(card, tuple(Vectors(multivector=one) for one in rows))
+    reply = sie.encode_encode(Call("POST", ENCODE, headers=PACKED), task, result)
+    written = [
+        {
+            "id": str(len(one)),
+            "multivector": {
+                "token_dims": 128,
+                "num_tokens": len(one),
+                "dtype": "binary" if dtype == "ubinary" else dtype,
+                "values": {
+                    b"nd": True,
+                    b"type": one.dtype.newbyteorder("<").str,
+                    b"kind": b"",
+                    b"shape": list(one.shape),
+                    b"data": one.tobytes(),
+                },
+            },
+        }
+        for one in rows
+    ]
+    assert msgspec.msgpack.encode({**unpack(reply), "items": written}) == reply.body
+
+
 def test_half_precision_is_the_only_type_that_changes_sparse_values() -> None:
     sparse = Sparse(np.array([5], np.int32), np.array([0.1], np.float32))
     for dtype, expected in (("float16", np.float16), ("int8", np.float32), ("binary", np.float32)):
-        task = Encode((Item((Text("a"),)),), CARD.name, dtype=dtype, kinds=("sparse",))  # type: ignore[arg-type]
-        result = Result(CARD, (Vectors(sparse=sparse),))
+        task = Encode((Item((Text("a"),)),), CARD.name, kinds=("sparse",))
+        result = Result(CARD, (Vectors(sparse=sparse),), dtype=dtype)  # type: ignore[arg-type]
         reply = unpack(sie.encode_encode(Call("POST", ENCODE, headers=PACKED), task, result))
         values = _msgpack.unpack_array(reply["items"][0]["sparse"]["values"])
         assert values.dtype == expected

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
-from dialogue import ask, decode, read, route
+from dialogue import CARD, ask, decode, read, route
 
 from omnivec.core import errors
 from omnivec.core.errors import Fault
-from omnivec.core.nouns import Item, Limits, Score, Text
+from omnivec.core.nouns import Class, Extract, Findings, Item, Limits, Result, Score, Text
 from omnivec.dialects import tei
 
 BODY: dict[str, Any] = {"query": "deep learning", "texts": ["the weather", "deep learning"]}
@@ -83,3 +84,45 @@ def test_the_ceiling_is_the_servers() -> None:
 def test_statuses_and_words_are_teis(fault: Fault, status: int, word: str) -> None:
     reply = tei.PLUGIN.fault(fault)
     assert (reply.status, read(reply)) == (status, {"error": "x", "error_type": word})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "texts", "single"),
+    [
+        ("I like you.", ["I like you."], True),
+        (["I like you."], ["I like you."], True),
+        ([["I like you."]], ["I like you."], False),
+        ([["a"], ["b"]], ["a", "b"], False),
+    ],
+)
+def test_predict(inputs: Any, texts: list[str], single: bool) -> None:
+    body = {"inputs": inputs, "truncate": True, "model": "minilm"}
+    task = decode("/predict", body)
+    items = tuple(Item((Text(text),)) for text in texts)
+    assert task == Extract(items, "minilm", overflow="truncate")
+    found = (Class("joy", 0.75), Class("anger", 0.25))
+    asked = route("POST", "/predict", msgspec.json.encode(body))
+    result = Result(CARD, (Findings(found),) * len(texts))
+    asked.endpoint.decode(asked.call)
+    reply = read(asked.endpoint.encode(asked.call, task, result))
+    row = [{"score": 0.75, "label": "joy"}, {"score": 0.25, "label": "anger"}]
+    assert reply == (row if single else [row] * len(texts))
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"inputs": None}, 422),
+        ({"inputs": 3}, 422),
+        ({"inputs": []}, 422),
+        ({"inputs": ["a", "b"]}, 422),
+        ({"inputs": [["a", "b"]]}, 422),
+        ({"inputs": [["a"], "b"]}, 422),
+        ({"inputs": [["a"]] * 2049}, 413),
+        ({"inputs": "a", "raw_scores": True}, 422),
+        ({"inputs": "a", "truncation_direction": "Left"}, 422),
+    ],
+)
+def test_what_predict_refuses(fields: dict[str, Any], status: int) -> None:
+    reply = ask("POST", "/predict", fields)
+    assert (reply.status, read(reply)["error_type"]) == (status, "Validation")

@@ -9,11 +9,14 @@ import pytest
 
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.nouns import Card
+from omnivec.core.settings import SettingsError
 from omnivec.engine.catalog import (
     DEFAULT,
+    MODELS,
     Catalog,
     Spec,
     catalog,
+    profile_of,
     resolve,
 )
 
@@ -55,13 +58,45 @@ def test_published_prompts_are_known(name: str, query: str, document: str) -> No
 def test_nothing_is_listed_that_runs_code_of_its_own() -> None:
     """Of these families only the members that a graph here builds."""
     remote = ("gte-base-en-v1.5", "gte-large-en-v1.5", "gte-multilingual", "-moe", "m-v2.0")
-    assert "Alibaba-NLP/gte-modernbert-base" in catalog().entries
-    assert not [name for name in catalog().entries if any(one in name for one in remote)]
+    listed = [entry.id for entry in catalog().listed]
+    assert "Alibaba-NLP/gte-modernbert-base" in listed
+    assert not [name for name in listed if any(one in name for one in remote)]
+    assert len(listed) < len(catalog().entries)
 
 
-def test_a_model_without_prompts_has_no_overrides() -> None:
-    assert catalog().spec("thenlper/gte-base").overrides == {}
+def test_what_the_catalogue_says_goes_to_the_checkpoint() -> None:
+    assert catalog().spec("thenlper/gte-base").overrides == {"pooling": "mean"}
+    assert catalog().spec("BAAI/bge-m3").overrides == {"pooling": "cls", "pickle": True}
     assert catalog().spec("nobody/knows-this").overrides == {}
+
+
+def test_a_spec_knows_its_card_before_any_file_is_looked_at() -> None:
+    card = catalog().spec("mine=BAAI/bge-m3@main").card()
+    assert (card.name, card.aliases, card.state) == ("mine", ("BAAI/bge-m3",), "available")
+    assert card.tasks == ("encode", "score")
+    assert card.kinds == ("dense", "sparse", "multivector")
+    assert (card.dims, card.sparse_dims, card.token_dims) == (1024, 250002, 1024)
+    assert (card.max_tokens, card.architecture, card.pooling) == (8192, "xlm-roberta", "cls")
+    assert set(card.profiles) >= {"sparse", "multivector", "colbert", "hybrid", "bge_m3_flag"}
+    reranker = catalog().spec("BAAI/bge-reranker-v2-m3").card()
+    assert (reranker.tasks, reranker.kinds, reranker.dims) == (("score",), (), None)
+    assert reranker.scoring == "cross-encoder"
+    assert catalog().spec("nobody/knows-this").card() == Card(name="nobody/knows-this")
+
+
+def test_a_folder_may_stand_for_a_known_model(tmp_path: Path) -> None:
+    spec = catalog().spec(f"intfloat/e5-small-v2={tmp_path}")
+    assert (spec.kind, spec.source) == ("folder", str(tmp_path))
+    assert spec.overrides["prompts"]["query"] == "query: "
+    assert spec.card().dims == 384
+    assert catalog().spec(f"mine={tmp_path}").entry is None
+
+
+def test_what_comes_with_the_program_is_called_by_any_of_its_names() -> None:
+    for name in ("omnivec/bm25", "bm25", "Qdrant/BM25"):
+        spec = catalog().spec(name, revision="main")
+        assert (spec.name, spec.kind, spec.revision) == ("omnivec/bm25", "folder", None)
+        assert Path(spec.source).is_dir()
 
 
 @pytest.mark.parametrize(
@@ -145,14 +180,92 @@ def test_two_models_cannot_have_one_name() -> None:
     assert [spec.name for spec in catalog().specs(["fake", "b=fake:dims=8"])] == ["fake", "b"]
 
 
-def test_a_catalogue_file_is_checked(tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text('[[group]]\nmodels = [{ id = "a/b", dmis = 3 }]\n')
-    with pytest.raises(RuntimeError, match=r"a\.toml.*dmis"):
+def write(path: Path, *groups: str) -> Path:
+    path.write_text("".join(f"[[group]]\n{group}\n" for group in groups))
+    return path
+
+
+ONE = 'models = [{ id = "a/b" }]'
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (('models = [{ id = "a/b", dmis = 3 }]',), r"a\.toml, group 1, model a/b.*dmis.*dims"),
+        (('models = [{ id = "a/b", dims = 0 }]',), r"model a/b.*>= 1.*\$\.dims"),
+        (('models = [{ id = "a/b" }, { dims = 3 }]',), r"model 2.*`id`"),
+        ((ONE, f'{ONE}\nkinds = ["dens"]'), r"group 2.*dens"),
+        ((f"{ONE}\n[group.profiles.x]\nquery = true",), r"group 1: .*query.*profiles"),
+        ((f"{ONE}\nmodel = 1",), r"group 1: .*model`"),
+        (("dims = 3",), r"group 1: .*models"),
+        ((ONE, ONE), "a/b is there twice"),
+        (('models = [{ id = "a b" }]',), "'a b' is not an id"),
+        (('models = [{ id = "a/b", aliases = ["c"] }, { id = "c" }]',), "c is there twice"),
+        (
+            ('models = [{ id = "a/b" }, { id = "c", aliases = ["A/b"] }]',),
+            "c cannot be called A/b; a/b is",
+        ),
+        (("models = [",), "not valid TOML"),
+    ],
+)
+def test_a_catalogue_file_is_checked(tmp_path: Path, groups: tuple[str, ...], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        Catalog(write(tmp_path / "a.toml", *groups))
+
+
+def test_a_catalogue_file_has_groups_and_nothing_else(tmp_path: Path) -> None:
+    for text in ("", "[group]\nx = 1", f"x = 1\n[[group]]\n{ONE}"):
+        (tmp_path / "a.toml").write_text(text)
+        with pytest.raises(SettingsError, match=r"accepted: \[\[group\]\]"):
+            Catalog(tmp_path)
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        catalog(str(tmp_path / "absent.toml"))
+
+
+def test_a_folder_of_files_is_one_catalogue(tmp_path: Path) -> None:
+    write(tmp_path / "a.toml", ONE)
+    write(tmp_path / "b.toml", ONE.replace("a/b", "A/B"))
+    with pytest.raises(SettingsError, match=r"b\.toml: A/B is there twice"):
         Catalog(tmp_path)
-    (tmp_path / "a.toml").write_text('[[group]]\nmodels = [{ id = "a/b" }]\n')
-    (tmp_path / "b.toml").write_text('[[group]]\nmodels = [{ id = "a/b" }]\n')
-    with pytest.raises(RuntimeError, match="already"):
-        Catalog(tmp_path)
+    assert list(Catalog(tmp_path / "a.toml").entries) == ["a/b"]
+
+
+def test_own_entries_add_to_the_shipped_ones(tmp_path: Path) -> None:
+    write(
+        tmp_path / "a.toml",
+        'models = [{ id = "baai/BGE-m3", aliases = ["ours"], tokens = 512 }]\n'
+        "[group.profiles.short]\nmax_seq_length = 64\n"
+        '[group.profiles.sparse]\noutput_types = ["sparse", "dense"]',
+        'models = [{ id = "me/new", dims = 8 }]\n[group.prompts]\nquery = "q: "',
+    )
+    write(tmp_path / "b.toml", 'models = [{ id = "me/other" }]')
+    own = catalog(str(tmp_path))
+    card = own.spec("ours").card()
+    assert (card.name, card.aliases) == ("BAAI/bge-m3", ("ours",))
+    assert (card.max_tokens, card.dims) == (512, 1024)
+    assert card.profiles["short"].max_tokens == 64
+    assert card.profiles["sparse"].kinds == ("dense", "sparse")
+    assert "bge_m3_flag" in card.profiles
+    assert own.spec("BAAI/bge-m3").overrides["pickle"] is True
+    assert own.spec("me/new").overrides == {"prompts": {"query": "q: "}}
+    assert own.spec("me/new").card().tasks == ("encode", "score")
+    assert own.spec("me/other").card().tasks == ()
+    assert "me/new" not in catalog().entries
+
+
+def test_an_own_entry_may_call_a_shipped_one_by_its_alias(tmp_path: Path) -> None:
+    own = Catalog(
+        MODELS, write(tmp_path / "a.toml", 'models = [{ id = "all-MiniLM-L6-v2", tokens = 64 }]')
+    )
+    assert own.spec(DEFAULT).card().max_tokens == 64
+    assert "all-MiniLM-L6-v2" not in own.entries
+
+
+def test_own_entries_may_be_of_folders_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    own = Catalog(write(tmp_path / "a.toml", 'models = [{ id = "me/new", folder = "weights" }]'))
+    spec = own.spec("me/new")
+    assert (spec.kind, Path(spec.source)) == ("folder", tmp_path / "weights")
 
 
 def test_an_entry_may_override_pooling_and_window(tmp_path: Path) -> None:
@@ -160,6 +273,15 @@ def test_an_entry_may_override_pooling_and_window(tmp_path: Path) -> None:
         '[[group]]\npooling = "cls"\nmax_tokens = 99\nmodels = [{ id = "a/b" }]\n'
     )
     assert Catalog(tmp_path).spec("a/b").overrides == {"pooling": "cls", "max_tokens": 99}
+
+
+def test_an_entry_may_bring_a_zero_shot_models_hypothesis(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(
+        '[[group]]\ntask = "extract"\nhypothesis_template = "On {}."\nmodels = [{ id = "a/b" }]\n'
+    )
+    catalog = Catalog(tmp_path)
+    assert catalog.spec("a/b").overrides == {"hypothesis_template": "On {}."}
+    assert catalog.entries["a/b"].task == "extract"
 
 
 # ── clients' names ───────────────────────────────────────────────────────────────────────
@@ -181,6 +303,9 @@ SERVED = (
         ("baai/BGE-M3", "BAAI/bge-m3"),
         ("bge-m3", "BAAI/bge-m3"),
         ("bge-m3:latest", "BAAI/bge-m3"),
+        ("bge-m3:sparse", "BAAI/bge-m3"),
+        ("BAAI/bge-m3:bge_m3_flag", "BAAI/bge-m3"),
+        ("openai/bge-m3:sparse", "BAAI/bge-m3"),
         ("BAAI/bge-m3:latest", "BAAI/bge-m3"),
         ("openai/bge-m3", "BAAI/bge-m3"),
         ("openai/BAAI/bge-m3", "BAAI/bge-m3"),
@@ -209,7 +334,6 @@ def test_a_request_may_spell_a_name_in_the_ways_of_its_client(requested: str, na
         " ",
         "twin",
         "unknown",
-        "BAAI/bge-m3:v2",
         "other/bge-m3",
         "other/all-MiniLM-L6-v2",
         "../bge-m3x",
@@ -226,6 +350,22 @@ def test_a_request_may_spell_a_name_in_the_ways_of_its_client(requested: str, na
 )
 def test_anything_else_names_no_model(requested: str | None) -> None:
     assert resolve(requested, SERVED) is None
+
+
+@pytest.mark.parametrize(
+    ("requested", "profile"),
+    [
+        ("BAAI/bge-m3", None),
+        ("BAAI/bge-m3:sparse", "sparse"),
+        ("bge-m3:default", "default"),
+        ("bge-m3:latest", None),
+        ("bge-m3:LATEST", None),
+        ("odd:name", None),
+        ("odd:name:sparse", "sparse"),
+    ],
+)
+def test_what_stands_behind_the_colon_is_a_profile(requested: str, profile: str | None) -> None:
+    assert profile_of(requested, Card(name="BAAI/bge-m3", aliases=("odd:name",))) == profile
 
 
 def test_a_name_is_never_looked_up_on_the_disk(

@@ -43,7 +43,13 @@ BALLAST = {
 REPOSITORIES: dict[str, dict[str, bytes]] = {
     "org/whole": {**MODEL, **BALLAST},
     "org/gated": MODEL,
-    "org/pickled": {k: v for k, v in {**MODEL, **BALLAST}.items() if "safetensors" not in k},
+    "org/pickled": {
+        **{k: v for k, v in {**MODEL, **BALLAST}.items() if "safetensors" not in k},
+        "sparse_linear.pt": b"x",
+        "colbert_linear.pt": b"x",
+        "training_args.pt": b"x",
+        "artifact.metadata": b"{}",
+    },
 }
 
 
@@ -430,6 +436,29 @@ def test_progress_is_told_in_bytes(
     assert "%" not in done.stderr
 
 
+def test_a_pickle_is_fetched_only_for_a_model_whose_entry_says_so(
+    hub: tuple[str, list[str]], network: Network
+) -> None:
+    script = (
+        "import msgspec, os\n"
+        "from omnivec.engine.catalog import catalog\n"
+        "from omnivec.engine.hub import locate, locate_here\n"
+        "spec = catalog().spec('org/pickled')\n"
+        "spec = msgspec.structs.replace(spec, overrides={'pickle': True})\n"
+        "assert locate_here(spec) is None\n"
+        "folder = locate(spec).folder\n"
+        "print(sorted(path.name for path in folder.glob('*.*')))\n"
+        "os.remove(folder / 'sparse_linear.pt')\n"
+        "assert locate_here(spec) is None\n"  # as another library would leave it
+        "assert (locate(spec).folder / 'sparse_linear.pt').is_file()\n"
+    )
+    done = network.run(hub[0], "-c", script)
+    assert done.returncode == 0, done.stderr
+    fetched = {"artifact.metadata", "colbert_linear.pt", "sparse_linear.pt", "pytorch_model.bin"}
+    assert fetched <= set(json.loads(done.stdout.replace("'", '"')))
+    assert "training_args.pt" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -440,7 +469,7 @@ def test_progress_is_told_in_bytes(
     ],
 )
 def test_what_the_disk_refuses_is_explained(error: Exception, words: str, tmp_path: Path) -> None:
-    text = explain(error, catalog().spec("org/whole"), tmp_path)
+    text = str(explain(error, catalog().spec("org/whole"), tmp_path))
     assert words in text
     assert "org/whole" in text or str(tmp_path) in text
 

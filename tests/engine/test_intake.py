@@ -56,7 +56,8 @@ def recorded(gone: int = -1, broken: int = -1) -> tuple[list[str], list[object],
     async def main() -> tuple[list[str], list[object], int]:
         engine = local_engine(Settings(models=("fake:dims=8",)))
         await engine.load()
-        batcher = await next(iter(engine._residents.values())).ready()
+        batcher = next(iter(engine._residents.values())).batcher
+        assert batcher is not None
         recorder, express, memory = Recorder(batcher), Express(), Memory()
         jobs = [Job(1) for _ in range(3)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from omnivec.core.errors import (
 from omnivec.core.nouns import (
     Describe,
     Encode,
+    Extract,
     File,
     Image,
     Item,
@@ -314,3 +316,75 @@ def test_the_async_engine_is_the_same() -> None:
     vectors, found = asyncio.run(scenario())
     assert vectors.shape == (1, 8)
     assert found.shape == (2,)
+
+
+# ── profiles ─────────────────────────────────────────────────────────────────────────────
+
+OWN = """
+[[group]]
+models = [{ id = "fake" }]
+
+[group.profiles.short]
+dimensions = 3
+normalize = false
+output_dtype = "float16"
+max_seq_length = 6
+
+[group.profiles.sparse]
+output_types = ["sparse"]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "own.toml").write_text(OWN)
+    return {"catalogue": str(tmp_path / "own.toml")}
+
+
+def test_a_profile_is_applied_whichever_way_it_is_named(own: dict[str, str]) -> None:
+    text = "a text of more than six tokens"
+    asked = Encode(items(text), "fake", dims=3, normalize=False, max_tokens=6, dtype="float16")
+    expected = run(asked, **own)
+    for name, profile in (("fake", "short"), ("fake:short", None)):
+        result = run(Encode(items(text), name, dtype=None, profile=profile), **own)
+        assert np.array_equal(matrix(result), matrix(expected))
+        assert matrix(result).dtype == np.float16
+        assert (result.dims, result.dtype, result.usage) == (3, "float16", expected.usage)
+    longer = run(Encode(items(text), "fake:short", dims=5), **own)
+    assert longer.dims == 5
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Encode(items("a"), "fake", profile="secret"),
+        Encode(items("a"), "fake:secret"),
+        Score(items("a")[0], items("b"), "fake:secret"),
+        Extract(items("a"), "fake", profile="secret"),
+        Describe("fake:secret"),
+    ],
+)
+def test_an_unknown_profile_is_told_the_others(task: Task, own: dict[str, str]) -> None:
+    with pytest.raises(BadRequest, match="it has default, short, sparse") as caught:
+        run(task, **own)
+    assert "secret" not in caught.value.message
+
+
+def test_a_profile_may_ask_for_more_than_the_model_makes(own: dict[str, str]) -> None:
+    with pytest.raises(Unsupported, match="makes dense vectors") as caught:
+        run(Encode(items("a"), "fake:sparse", yields=True), **own)
+    assert caught.value.param == "kinds"
+
+
+def test_without_a_wish_a_model_makes_what_it_can() -> None:
+    task = Encode(items("two words"), "bm25", kinds=(), yields=True)
+    (output,) = run(task, "omnivec/bm25").outputs
+    assert isinstance(output, Vectors)
+    assert output.dense is None
+    assert output.sparse is not None
+
+
+def test_a_card_is_found_under_a_profiles_name(own: dict[str, str]) -> None:
+    for name in ("fake", "fake:short", "fake:latest", "fake:default"):
+        (card,) = run(Describe(name), **own).cards
+        assert (card.name, sorted(card.profiles)) == ("fake", ["short", "sparse"])

@@ -18,8 +18,10 @@ from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Fault, ModelFailed, TooLong
 from omnivec.core.nouns import (
     Card,
+    Class,
     Encode,
     Features,
+    Findings,
     Item,
     Relevance,
     Result,
@@ -367,6 +369,8 @@ def test_a_folder_that_cannot_be_used_costs_a_line_in_the_log(
     [
         Answer(Vectors(dense=np.arange(5, dtype=np.float32)), 7, cut=True),
         Answer(Relevance(value=0.25, raw=-1.5), 2**32 - 1, cut=False),
+        Answer(Findings((Class("a", 0.1), Class("ü", 0.9))), 3, cut=False),
+        Answer(Findings(), 3, cut=False),
     ],
 )
 def test_an_answer_is_unpacked_as_it_was_packed(answer: Answer) -> None:
@@ -377,12 +381,13 @@ def test_an_answer_is_unpacked_as_it_was_packed(answer: Answer) -> None:
 
 def _plain(answer: Answer) -> object:
     output = answer.output
-    said = output.dense.tolist() if isinstance(output, Vectors) else [output.value, output.raw]
+    said = output.dense.tolist() if isinstance(output, Vectors) else output
     return type(output).__name__, said, answer.tokens, answer.cut
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"\1\0\0\0", b"\1\0\0\0\1\0\0\0abc", b"\2" + bytes(11), b"\7" * 24]
+    "value",
+    [b"", b"\1\0\0\0", b"\1\0\0\0\1\0\0\0abc", b"\2" + bytes(11), b"\7" * 24, b"\3" + bytes(11)],
 )
 def test_bytes_that_are_no_answer_are_none(value: bytes) -> None:
     assert unpack(value) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from omnivec.core.nouns import Sparse, Vectors
+from omnivec.core.nouns import Class, Findings, Sparse, Vectors
 from omnivec.engine.outputs import dot, finish, is_finite, maxsim, unbounded
 
 
@@ -65,5 +65,7 @@ def test_numbers_of_every_kind_must_be_finite(bad: float) -> None:
     rows = np.array([[1, bad]], np.float32)
     assert not is_finite(Vectors(multivector=rows))
     assert not is_finite(vectors((1, bad)))
+    assert not is_finite(Findings((Class("a", 0.5), Class("b", bad))))
+    assert is_finite(Findings((Class("a", 0.5),)))
     assert is_finite(vectors((1, 2.0)))
     assert is_finite(vectors())

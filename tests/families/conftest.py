@@ -10,6 +10,7 @@ import torch
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.nouns import Relevance, Text, Unit, Vectors
+from omnivec.families.classifier import PLUGIN as CLASSIFIER
 from omnivec.families.cross_encoder import PLUGIN as CROSS_ENCODER
 from omnivec.families.encoder import PLUGIN as ENCODER
 from omnivec.families.static import PLUGIN as STATIC
@@ -27,7 +28,9 @@ class Opened:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.family = next(
-            family for family in (STATIC, CROSS_ENCODER, ENCODER) if family.claims(checkpoint)
+            family
+            for family in (STATIC, CROSS_ENCODER, CLASSIFIER, ENCODER)
+            if family.claims(checkpoint)
         )
         self.card = self.family.card(checkpoint)
         heads = self.family.graphs(checkpoint)

@@ -54,6 +54,33 @@ def test_the_opening_line_says_what_is_listened_on(host: str, words: str) -> Non
     assert words in banner.opening(Settings(host=host))
 
 
+@pytest.mark.parametrize(
+    ("card", "path", "body"),
+    [
+        (LOADED, "/v1/embeddings", {"model": "a/model", "input": "Hello, world"}),
+        (Card("a/model", tasks=("score",)), "/v1/rerank", {"model": "a/model"}),
+        (Card("a/model", tasks=("extract",)), "/v1/extract/a/model", {}),
+        (
+            Card("a/model", tasks=("extract",), zero_shot=True),
+            "/v1/extract/a/model",
+            {"params": {"labels": ["sports", "politics"]}},
+        ),
+    ],
+)
+def test_the_curl_is_one_that_the_model_answers(card: Card, path: str, body: object) -> None:
+    told = banner.curl(card, Settings())
+    assert f"http://127.0.0.1:8400{path} " in told
+    sent = json.loads(told.partition("-d '")[2].removesuffix("'"))
+    assert sent.items() >= dict(body).items()
+    assert ("Accept: application/json" in told) == path.startswith("/v1/extract")
+    assert ("labels" in told) == card.zero_shot
+
+
+def test_what_a_model_does_is_said() -> None:
+    assert banner.line(LOADED).endswith("embeds")
+    assert banner.line(Card("a/model", tasks=("extract",))).endswith("classifies")
+
+
 def test_the_curl_gets_its_key() -> None:
     keyed = Settings(api_keys=("geheim",))
     told = banner.ready([LOADED], keyed, 1.0)

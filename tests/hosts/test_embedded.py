@@ -85,6 +85,24 @@ def test_what_is_not_texts_is_refused(
         call(engine)
 
 
+def test_vectors_of_other_kinds() -> None:
+    with Engine("fake:dims=8", "omnivec/bm25") as engine:
+        found = engine.encode(["a cat", "cats and a dog"], kinds=["sparse"])
+        asked = engine.encode(["Cat?"], kinds=["sparse"], role="query")
+        whole = engine.encode(["a cat"], dims=4)
+        assert engine.encode([], kinds=["sparse"]) == []
+        with pytest.raises(Unsupported, match="dense"):
+            engine.encode(["a"], kinds=["multivector"], model="fake")
+        with pytest.raises(TypeError, match="encode takes a list of texts"):
+            engine.encode("a")
+        assert np.array_equal(whole[0].dense, engine.embed(["a cat"], dims=4)[0])
+    assert [len(one.sparse.indices) for one in found] == [1, 2]
+    assert found[0].dense is None
+    assert asked[0].sparse.values.tolist() == [1.0]
+    assert asked[0].sparse.indices[0] == found[0].sparse.indices[0]
+    assert asked[0].sparse.indices[0] in found[1].sparse.indices
+
+
 def test_a_small_queue_is_waited_for() -> None:
     texts = [str(i) for i in range(60)]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.nouns import Card, Encode, Score, Text
+from omnivec.core.nouns import Card, Encode, Extract, Score, Text
 from omnivec.core.settings import Settings
 from omnivec.hosts.measure import Bench, flops, lengths, resident, tasks
 
@@ -63,6 +63,13 @@ def test_no_two_texts_are_alike_and_each_is_long_enough() -> None:
     assert all(len(text.split()) >= 32 for text in texts)
     assert all(isinstance(task, Encode) and task.max_tokens == 32 for task in asked)
     reranker = next(tasks(Card(name="m", tasks=("score",)), 32))
+    own, free = (
+        next(tasks(Card(name="m", tasks=("extract",), zero_shot=zero_shot), 32))
+        for zero_shot in (False, True)
+    )
+    assert isinstance(own, Extract)
+    assert isinstance(free, Extract)
+    assert (own.labels, len(free.labels), own.items) == ((), 1, free.items)
     assert isinstance(reranker, Score)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import omnivec
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Head, Pool, Text, Unit
+from omnivec.core.nouns import Head, Pool, Text, Unit, Vocabulary
 from omnivec.core.seams import Model, SessionLost
 from omnivec.families.cross_encoder import PLUGIN as CROSS_ENCODER
 from omnivec.families.encoder import PLUGIN as ENCODER
@@ -78,8 +78,21 @@ def test_hidden_states_can_be_had() -> None:
     session = PLUGIN.open(checkpoint(dims="5"), "main", Head("tokens"), "cpu", "f32")
     arrays = {"input_ids": np.array([[7, 8, 0]]), "attention_mask": np.array([[1, 1, 0]])}
     output = session.run(arrays)["output"]
-    assert output.shape == (1, 3, 5)
-    assert (output[0, 2] == 0).all()
+    assert output.shape == (2, 5)
+    arrays["output_mask"] = np.array([[0, 1, 0]])
+    np.testing.assert_array_equal(session.run(arrays)["output"], output[1:])
+
+
+def test_words_can_be_had() -> None:
+    head = Head("words", (Vocabulary("max", "log1p_relu"),))
+    session = PLUGIN.open(checkpoint(), "main", head, "cpu", "f32")
+    arrays = {"input_ids": np.array([[8, 7, 8], [9, 0, 0]])}
+    arrays["attention_mask"] = np.array([[1, 1, 1], [1, 0, 0]])
+    found = session.run(arrays)
+    assert found["rows"].tolist() == [0, 0, 1]
+    assert found["columns"].tolist() == [7, 8, 9]
+    assert found["output"].shape == (3,)
+    assert (found["output"] > 0).all()
 
 
 def test_options_reach_the_session() -> None:
@@ -166,6 +179,12 @@ def test_slow_takes_its_time(options: dict[str, Any], text: str) -> None:
     made = model(**options)
     began = time.monotonic()
     embed(made, text)
+    assert time.monotonic() - began >= 0.05
+
+
+def test_opening_takes_its_time() -> None:
+    began = time.monotonic()
+    assert np.isfinite(embed(model(load="0.05"), "any")).all()
     assert time.monotonic() - began >= 0.05
 
 

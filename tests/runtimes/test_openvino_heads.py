@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from checkpoints import IDENTITY, KINDS, MODES, SENTENCES, TANH
+from checkpoints import IDENTITY, KINDS, MODES, SENTENCES, TANH, laid_out
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import ACTIVATIONS, apply
 from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool
@@ -34,9 +34,10 @@ BATCHES = {
 
 
 def check(folder, head, arrays, weights=None):
-    hidden = opened(folder, Head("tokens")).run(arrays)["output"]
-    masks = arrays["attention_mask"], arrays.get("pool_mask")
-    expected = apply(head, hidden, masks[0], weights or {}, masks[1])
+    plain = {name: array for name, array in arrays.items() if name != "output_mask"}
+    hidden = laid_out(opened(folder, Head("tokens")).run(plain)["output"], arrays["attention_mask"])
+    masks = arrays["attention_mask"], arrays.get("pool_mask"), arrays.get("output_mask")
+    expected = apply(head, hidden, masks[0], weights or {}, *masks[1:])
     got = opened(folder, head).run(arrays)["output"]
     assert got.shape == expected.shape
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)

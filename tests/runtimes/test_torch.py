@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoints import IDENTITY, MODES, TANH, drop_tensor, truncate_weights
+from checkpoints import IDENTITY, MODES, TANH, drop_tensor, laid_out, truncate_weights
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool
@@ -47,7 +47,7 @@ def run(folder: Path, head: Head, arrays: dict[str, np.ndarray], dtype: str = "f
 @pytest.mark.parametrize("masked", [False, True])
 def test_every_pooling_is_that_of_the_reference(tiny, mode: str, masked: bool) -> None:
     folder, arrays = tiny("bert"), batch(12, 7, 1)
-    hidden = run(folder, TOKENS, arrays)
+    hidden = laid_out(run(folder, TOKENS, arrays), arrays["attention_mask"])
     if masked:  # the second row keeps two tokens, the last keeps none
         arrays["pool_mask"] = arrays["attention_mask"] * (np.arange(12) > 4)
     head = Head("pooled", (Pool((mode, "cls")),))
@@ -58,7 +58,7 @@ def test_every_pooling_is_that_of_the_reference(tiny, mode: str, masked: bool) -
 def test_padding_on_the_left_is_pooled_right(tiny) -> None:
     folder, arrays = tiny("bert"), batch(12, 5)
     arrays["attention_mask"][1] = arrays["attention_mask"][1][::-1]
-    hidden = run(folder, TOKENS, arrays)
+    hidden = laid_out(run(folder, TOKENS, arrays), arrays["attention_mask"])
     head = Head("pooled", (Pool(MODES),))
     expected = heads.apply(head, hidden, arrays["attention_mask"], {})
     np.testing.assert_allclose(run(folder, head, arrays), expected, rtol=0, atol=1e-5)
@@ -80,7 +80,7 @@ def test_projections_are_those_of_the_reference(tiny, activation: str) -> None:
     arrays = batch(12, 7, 1)
     expected = heads.apply(
         Head("pooled", steps),
-        run(folder, TOKENS, arrays),
+        laid_out(run(folder, TOKENS, arrays), arrays["attention_mask"]),
         arrays["attention_mask"],
         {file: load_file(folder / file) for file in files},
     )
@@ -92,9 +92,8 @@ def test_tokens_can_be_projected(tiny) -> None:
     folder = tiny("bert", dense=((24, IDENTITY),))
     head = Head("tokens", (Dense("2_Dense/model.safetensors", IDENTITY), Normalize()))
     output = run(folder, head, batch(12, 7))
-    assert output.shape == (2, 12, 24)
-    norms = np.linalg.norm(output, axis=-1)
-    np.testing.assert_allclose(norms, batch(12, 7)["attention_mask"], rtol=0, atol=1e-5)
+    assert output.shape == (19, 24)
+    np.testing.assert_allclose(np.linalg.norm(output, axis=-1), 1, rtol=0, atol=1e-5)
 
 
 def test_logits(tiny) -> None:
@@ -229,3 +228,9 @@ def test_remote_code_is_not_run(tiny, tmp_path: Path, told: dict[str, Any]) -> N
     (folder / "config.json").write_text(json.dumps({**config, **told, "model_type": "unheard-of"}))
     (folder / "x.py").write_text("raise SystemExit('ran')")
     assert "transformers cannot open it" in error(folder)
+
+
+def test_a_processor_is_no_accelerator(tiny) -> None:
+    session = PLUGIN.open(Checkpoint("tiny", tiny("bert")), "main", TOKENS, "cpu", "f32")
+    assert PLUGIN.accelerators() == ()
+    session.close()

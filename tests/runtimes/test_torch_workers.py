@@ -56,6 +56,21 @@ def test_workers_answer_as_one_session_does(workers, tiny) -> None:
         assert answer["output"].flags.writeable
 
 
+def test_every_output_comes_back_also_an_empty_one(tiny) -> None:
+    checkpoint = Checkpoint("tiny", tiny("bert"))
+    head = Head("pooled", MEAN.steps, {"each": Head("tokens")})
+    workers = Workers(checkpoint, head, ["cpu"], "f32")
+    single = PLUGIN.open(checkpoint, "main", head, "cpu", "f32")
+    arrays = batch(5, 2)
+    for kept in (arrays["attention_mask"], 0 * arrays["attention_mask"]):
+        asked = {**arrays, "each_mask": kept}
+        answer, expected = workers.run(asked), single.run(asked)
+        assert answer["each"].shape == (kept.sum(), 32)
+        for name in ("output", "each"):
+            np.testing.assert_allclose(answer[name], expected[name], atol=1e-5, rtol=0)
+    workers.close()
+
+
 def test_a_failed_batch_leaves_the_worker_usable(workers, capfd) -> None:
     wrong = {name: array[:0] for name, array in batch(3).items()}
     for _ in range(workers.streams):

@@ -9,28 +9,21 @@ import re
 import subprocess
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import checkpoints
 import live
+from seeds import seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SEEDS = Path(__file__).resolve().parents[3] / "shared" / "seeds"
 KEY = "mg-key-of-this-test"
 DIMS = 2048  # as long as Synesis says its vectors are
 CURL = re.compile(r"^curl (https://[^/\s]+)\S* \\\n.*?^  \}'$", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r'"model": "([^"]+)"')
-
-
-def seed(number: str) -> str:
-    files = list(SEEDS.glob(f"{number}_*.txt"))
-    assert len(files) == 1, "the seed files must lie in ../shared/seeds, beside this checkout"
-    return files[0].read_text()
 
 
 GARDEN, SYNESIS = seed("001"), seed("000")

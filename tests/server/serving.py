@@ -18,9 +18,13 @@ from omnivec.core.errors import BadRequest, Fault, UnknownModel
 from omnivec.core.nouns import (
     Call,
     Card,
+    Class,
     Describe,
     Encode,
+    Extract,
+    Findings,
     Item,
+    Output,
     Relevance,
     Reply,
     Result,
@@ -89,7 +93,9 @@ class TinyEngine:
             self.cancelled.set()
             raise
 
-    def _output(self, task: Encode | Score, text: str) -> Vectors | Relevance:
+    def _output(self, task: Encode | Score | Extract, text: str) -> Output:
+        if isinstance(task, Extract):
+            return Findings(tuple(Class(label, 0.5) for label in task.labels))
         if isinstance(task, Score):
             return Relevance(1 / (1 + len(text)), -float(len(text)))
         return Vectors(np.array([len(text), 1, 0, 0], dtype=np.float32))

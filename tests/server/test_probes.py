@@ -15,9 +15,11 @@ RERANKER = msgspec.structs.replace(
 
 
 def ask(path: str, *states: str, draining: bool = False, cards=(CARD,)) -> Reply:
+    """`*` behind a state: the server is not ready before that model was tried."""
     engine = TinyEngine()
     engine.cards = tuple(
-        msgspec.structs.replace(c, state=s) for c, s in zip(cards, states, strict=False)
+        msgspec.structs.replace(c, state=s.removesuffix("*"), awaited=s.endswith("*"))
+        for c, s in zip(cards, states, strict=False)
     )
     app, _, _ = build(engine=engine)
     app.door.draining = draining
@@ -36,18 +38,37 @@ def test_alive_whatever_the_models_do(path):
     ("states", "status", "retry"),
     [
         (["loaded"], 200, False),
-        (["loading"], 503, True),
-        (["available"], 503, True),
+        (["loading*"], 503, True),
+        (["available*"], 503, True),
+        (["available"], 200, False),
         (["failed"], 503, False),
-        (["loaded", "loading"], 503, True),
+        (["loaded", "loading*"], 503, True),
+        (["loaded", "loading"], 200, False),
+        (["loaded", "unloading"], 200, False),
         (["failed", "loaded"], 200, False),
-        (["failed", "loading"], 503, True),
+        (["failed", "loading*"], 503, True),
+        (["failed", "available"], 200, False),
     ],
 )
-def test_ready_when_one_is_loaded_and_none_is_loading(path, states, status, retry):
+def test_ready_when_one_can_be_had_and_none_is_awaited(path, states, status, retry):
     reply = ask(path, *states, cards=(CARD, RERANKER))
     assert reply.status == status
     assert ("retry-after" in reply.headers) is retry
+
+
+def test_sies_probes_are_one_word():
+    words = {
+        (path, state): ask(path, state).body.decode()
+        for path in ("/healthz", "/readyz")
+        for state in ("loaded", "loading*")
+    }
+    assert words == {
+        ("/healthz", "loaded"): "ok",
+        ("/healthz", "loading*"): "ok",
+        ("/readyz", "loaded"): "ok",
+        ("/readyz", "loading*"): "not ready",
+    }
+    assert ask("/readyz", "loaded").headers["content-type"].startswith("text/plain")
 
 
 def test_not_ready_when_the_server_is_stopping():

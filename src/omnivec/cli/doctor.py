@@ -12,7 +12,9 @@ from omnivec.cli import machine
 from omnivec.cli.options import FLAGS, takes_settings
 from omnivec.cli.serving import Json, Models
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.settings import Settings, SettingsError, check_exposure, load
+from omnivec.core.exposure import check_exposure
+from omnivec.core.machine import memory
+from omnivec.core.settings import Settings, SettingsError, load
 
 LIBRARIES = ("openvino", "numpy", "tokenizers", "safetensors", "huggingface-hub", "starlette")
 LEAST = machine.BYTES  # memory below which no usual model can be opened
@@ -69,7 +71,7 @@ def doctor(
 
 def _machine(findings: Findings) -> None:
     name, instructions = machine.processor()
-    whole, free = machine.memory()
+    whole, free = memory()
     findings.add(
         "machine",
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -162,8 +164,8 @@ def _served(settings: Settings, findings: Findings) -> None:
     from omnivec.engine.catalog import catalog
 
     try:
-        specs = catalog().specs(settings.models, revision=settings.revision)
-    except CheckpointError as error:
+        specs = catalog(settings.catalogue).specs(settings.models, revision=settings.revision)
+    except (CheckpointError, SettingsError) as error:
         findings.problems.append(str(error))
         return
     for spec in specs:

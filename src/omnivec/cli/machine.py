@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
+
+from omnivec.core.machine import read
 
 # what decides how fast a graph runs, as /proc/cpuinfo and sysctl call it
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd")
@@ -31,7 +32,7 @@ class Extra(NamedTuple):
 
 def processor() -> tuple[str, tuple[str, ...]]:
     """(name, those of INSTRUCTIONS that it has)."""
-    cpuinfo = _read("/proc/cpuinfo")
+    cpuinfo = read("/proc/cpuinfo")
     if not cpuinfo:
         return platform.processor() or platform.machine(), ()
     name = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
@@ -46,22 +47,9 @@ def processor() -> tuple[str, tuple[str, ...]]:
 def cores() -> float:
     """That this process may use: its affinity, and the container's share of time."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
+    quota, _, period = read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
     share = int(quota) / int(period) if quota.isdigit() and period.isdigit() else float("inf")
     return min(float(usable or 1), share)
-
-
-def memory() -> tuple[int, int]:
-    """(bytes in all, bytes available), within the container's limit."""
-    found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE))
-    if "MemTotal" not in found:
-        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return whole, whole
-    whole, free = int(found["MemTotal"]) * 1024, int(found.get("MemAvailable", 0)) * 1024
-    limit, used = (_read(f"/sys/fs/cgroup/memory.{one}").strip() for one in ("max", "current"))
-    if limit.isdigit() and used.isdigit():
-        whole, free = min(whole, int(limit)), min(free, max(int(limit) - int(used), 0))
-    return whole, free
 
 
 def accelerators() -> list[str]:
@@ -103,10 +91,3 @@ def version(package: str) -> str | None:
         return installed(package)
     except PackageNotFoundError:
         return None
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -22,6 +22,13 @@ class Flag(NamedTuple):
 
 
 FLAGS: Mapping[str, Flag] = {
+    "on_demand": Flag(
+        "Also serve every other model of the catalogue: it is downloaded and loaded when it is "
+        "first asked for.",
+        spelling="--on-demand/--no-on-demand",
+    ),
+    "lazy": Flag("Load no model before it is asked for.", spelling="--lazy/--no-lazy"),
+    "pin": Flag("A model that is never unloaded; may be repeated.", "MODEL"),
     "host": Flag(
         "Address to listen on. 0.0.0.0 lets other machines in; it needs --api-key, or "
         "--insecure-no-auth where the network itself keeps strangers out.",
@@ -41,6 +48,9 @@ FLAGS: Mapping[str, Flag] = {
         "NAME=FOLDER[@MODEL]",
     ),
     "revision": Flag("Branch, tag or commit of the models that name none after @.", "REVISION"),
+    "catalogue": Flag(
+        "Model entries of your own, as TOML: prompts, pooling, profiles.", "FILE|FOLDER"
+    ),
     "offline": Flag("Never use the network for model files.", spelling="--offline/--no-offline"),
     "api_keys": Flag(
         "A key that clients must send as `Authorization: Bearer KEY`; may be repeated. "
@@ -49,6 +59,11 @@ FLAGS: Mapping[str, Flag] = {
         "--api-key",
     ),
     "api_key_file": Flag("A file with more keys, one a line.", "FILE"),
+    "admin_key": Flag(
+        "The key for /admin, where models are loaded and unloaded; without one nobody may. "
+        "OMNIVEC_ADMIN_KEY keeps it out of the list of processes.",
+        "KEY",
+    ),
     "insecure_no_auth": Flag("Let other machines in without a key.", spelling="--insecure-no-auth"),
     "profile": Flag(
         "Stand in for that service: its port, address and environment variables.",
@@ -65,6 +80,12 @@ FLAGS: Mapping[str, Flag] = {
         "A private host or network that may be fetched from; may be repeated.", "HOST|CIDR"
     ),
     "log_format": Flag("Log lines for people or for machines.", "text|json"),
+    "otel_endpoint": Flag("Send traces to this OpenTelemetry collector (extra `otel`).", "URL"),
+    "memory": Flag(
+        "What all loaded models together may take, such as 4GB; the least recently used is "
+        "unloaded for another. By default 80 % of the machine's memory.",
+        "SIZE",
+    ),
     "max_batch_tokens": Flag("Tokens in one batch; by default what the runtime likes.", "N"),
     "queue": Flag("Items that may wait for one model; beyond that, 429.", "N"),
     "max_items": Flag("Items in one request.", "N"),
@@ -80,13 +101,23 @@ FLAGS: Mapping[str, Flag] = {
         "cl100k|model|refuse",
     ),
     "load_wait": Flag("Seconds that a request waits for a model that is loading.", "SECONDS"),
+    "idle_unload": Flag("Seconds without a request after which a model is unloaded.", "SECONDS"),
     "max_age": Flag("Seconds after which only light requests overtake a waiting item.", "SECONDS"),
     "batch_timeout": Flag("Seconds after which a running batch is given up.", "SECONDS"),
     "header_timeout": Flag("Seconds that a client has for its headers.", "SECONDS"),
     "body_timeout": Flag("Seconds that a client has for its body.", "SECONDS"),
     "drain_timeout": Flag("Seconds that a stopping server gives to what it admitted.", "SECONDS"),
 }
-COMPUTE = ("device", "dtype", "runtime", "revision", "offline", "max_batch_tokens", "cache")
+COMPUTE = (
+    "device",
+    "dtype",
+    "runtime",
+    "revision",
+    "catalogue",
+    "offline",
+    "max_batch_tokens",
+    "cache",
+)
 
 
 def _annotation(name: str) -> Any:

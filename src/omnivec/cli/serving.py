@@ -9,7 +9,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from omnivec.cli.options import FLAGS, settings, takes_settings
-from omnivec.core.settings import Loaded, Settings, SettingsError, check_exposure, mask
+from omnivec.core.exposure import check_exposure
+from omnivec.core.settings import Loaded, Settings, SettingsError, mask
 
 Models = Annotated[
     list[str] | None,

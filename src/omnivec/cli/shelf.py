@@ -1,7 +1,7 @@
 """`omnivec models` and `omnivec pull`: which models there are, and getting one."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -13,23 +13,52 @@ from omnivec.hosts.progress import Progress
 
 if TYPE_CHECKING:
     from omnivec.core.nouns import Card
+    from omnivec.engine.catalog import Spec
 
 
 class Row(NamedTuple):
-    """`state` "here": can be served without a network; "incomplete", "failed", "known"."""
+    """`state` "here": can be served without a network; "incomplete", "failed", "known", and
+    "later" for what this release cannot load."""
 
     name: str
-    task: str
-    dims: int | None
-    tokens: int | None
+    card: "Card"
     state: str
+    license: str = ""
     note: str = ""
 
+    def facts(self) -> dict[str, object]:
+        card = self.card
+        return {
+            "name": self.name,
+            "tasks": list(card.tasks),
+            "kinds": list(card.kinds),
+            "dims": card.dims,
+            "sparse_dims": card.sparse_dims,
+            "token_dims": card.token_dims,
+            "tokens": card.max_tokens,
+            "architecture": card.architecture,
+            "profiles": sorted({"default", *card.profiles}),
+            "license": self.license,
+            "state": self.state,
+            "note": self.note,
+        }
 
+
+WIDTH = 41  # of a name; a longer one has a line to itself
+RANKS = {"here": 0, "failed": 1, "incomplete": 1, "known": 2, "later": 3}
+MADE = ("dense", "sparse", "multi", "scores", "classes")
+
+
+@takes_settings(("catalogue",))
 def models(
     *,
     here: Annotated[bool, typer.Option("--here", help="Only those that need no download.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also those that this release cannot load, and why.")
+    ] = False,
     as_json: Json = False,
+    config: str | None,
+    flags: Mapping[str, object],
 ) -> None:
     """List the models on this machine, and those that are known.
 
@@ -40,46 +69,75 @@ def models(
       omnivec models
       omnivec models --here --json
     """
-    rows = sorted(_rows(), key=lambda row: (row.state != "here", row.state == "known"))
+    own = settings(flags, config, ()).settings.catalogue
+    rows = sorted(_rows(own), key=lambda row: (RANKS[row.state], _order(row.card)))
     rows = [row for row in rows if row.state == "here" or not here]
+    rows = [row for row in rows if row.state != "later" or every]
     if as_json:
         import json
 
-        print(json.dumps([row._asdict() for row in rows], indent=2))
+        print(json.dumps([row.facts() for row in rows], indent=2))
         return
-    lines = [("MODEL", "TASK", "DIMS", "TOKENS", "STATE", "")]
-    lines += [(r.name, r.task, _n(r.dims), _n(r.tokens), r.state, r.note) for r in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    print(f"{'MODEL':{WIDTH}}  {'MAKES':18} {'TOKENS':>6}  STATE")
+    for row in rows:
+        facts = f"{_made(row.card):18} {row.card.max_tokens or '-':>6}  {row.state}"
+        wraps = len(row.name) > WIDTH
+        print(f"{row.name}\n{'':{WIDTH}}  {facts}" if wraps else f"{row.name:{WIDTH}}  {facts}")
+        if row.note:
+            print(f"    {row.note}")
 
 
-def _n(number: int | None) -> str:
-    return "-" if number is None else str(number)
+def _made(card: "Card") -> str:
+    """What comes out, in a word or two: `dense 384`, `dense sparse multi`, `scores`."""
+    widths = {"dense": card.dims, "sparse": card.sparse_dims, "multivector": card.token_dims}
+    words = ["multi" if kind == "multivector" else kind for kind in card.kinds]
+    if len(words) == 1:
+        return f"{words[0]} {widths[card.kinds[0]] or ''}".strip()
+    if words or not card.tasks:
+        return " ".join(words)
+    return "scores" if "score" in card.tasks else "classes"
 
 
-def _rows() -> Iterator[Row]:
+def _order(card: "Card") -> int:
+    word = _made(card).partition(" ")[0]
+    return MADE.index(word) if word in MADE else len(MADE)
+
+
+def _rows(own: str | None) -> Iterator[Row]:
     from omnivec.engine import hub
     from omnivec.engine.catalog import catalog
 
-    known = catalog().entries
+    known = catalog(own)
     cached = hub.cached_ids()
-    for name in [*known, *(one for one in cached if one not in known)]:
-        entry = known.get(name)
-        task, dims, tokens = (entry.task, entry.dims, entry.tokens) if entry else ("", None, None)
-        try:
-            spec = catalog().spec(name)
-            checkpoint = hub.locate_here(spec)
-            if checkpoint is None:
-                state = "incomplete" if name in cached else "known"
-                note = f"omnivec pull {name}" if name in cached else ""
-                yield Row(name, task, dims, tokens, state, note)
-                continue
-            card = describe(checkpoint)
-            yield Row(name, " ".join(card.tasks), card.dims, card.max_tokens, "here")
-        except CheckpointError as error:
-            yield Row(name, task, dims, tokens, "failed", str(error))
+    for name in [*known.entries, *(one for one in cached if one not in known.entries)]:
+        entry = known.entries.get(name)
+        spec = known.spec(entry.id if entry else name)
+        license_ = (entry.license if entry else None) or ""
+        if entry is not None and entry.unserved:
+            yield Row(name, spec.card(), "later", license_, entry.unserved)
+        else:
+            row = _row(spec, license_, cached)
+            needs = f"needs omnivec[{entry.extra}]" if entry and entry.extra else ""
+            yield row._replace(note=row.note or needs)
+
+
+def _row(spec: "Spec", license_: str, cached: Sequence[str]) -> Row:
+    import msgspec
+
+    from omnivec.engine import hub
+
+    try:
+        checkpoint = hub.locate_here(spec)
+        if checkpoint is not None:
+            found = describe(checkpoint)
+            card = msgspec.structs.replace(found, profiles=spec.card().profiles)
+            return Row(spec.name, card, "here", license_)
+    except CheckpointError as error:
+        return Row(spec.name, spec.card(), "failed", license_, str(error))
+    if spec.name in cached:
+        note = f"omnivec pull {spec.name}"
+        return Row(spec.name, spec.card(), "incomplete", license_, note)
+    return Row(spec.name, spec.card(), "known", license_)
 
 
 def describe(checkpoint: object) -> "Card":
@@ -93,7 +151,7 @@ def describe(checkpoint: object) -> "Card":
     raise CheckpointError("no family of models here knows this architecture")
 
 
-@takes_settings(("revision", "offline"))
+@takes_settings(("revision", "catalogue", "offline"))
 def pull(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face id.")],
     *,
@@ -114,7 +172,7 @@ def pull(
     from omnivec.engine.hub import locate
 
     loaded = settings(flags, config, [model]).settings
-    spec = catalog().spec(model, revision=loaded.revision)
+    spec = catalog(loaded.catalogue).spec(model, revision=loaded.revision)
     with Progress(f"downloading {spec.source}", "bytes") as progress:
         checkpoint = locate(spec, offline=loaded.offline, progress=progress.update)
     print(f"{spec.source} is in {checkpoint.folder}", file=sys.stderr)

@@ -17,7 +17,7 @@ import msgspec
 
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.nouns import Floats
-from omnivec.core.tensors import Tensor, TensorFile
+from omnivec.core.tensors import Tensor, open_file
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
@@ -119,7 +119,7 @@ class Adapter:
             what = "is only there as a pickle, which can run code" if pickle else "is missing"
             raise self._error(f"{WEIGHTS} {what}; save it with a current release of PEFT")
         halves: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in TensorFile(f"adapter {self.name}", file).tensors():
+        for key, tensor in open_file(f"adapter {self.name}", file)[1].items():
             match = _KEY.fullmatch(key)
             if match is None:
                 raise self._error(f"{key!r} is no matrix of a linear layer; accepted: those alone")

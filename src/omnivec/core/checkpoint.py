@@ -6,25 +6,34 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
 if TYPE_CHECKING:
     from omnivec.core.adapter import Adapter
 
+Cause: TypeAlias = Literal["GATED", "NOT_FOUND", "OOM", "NETWORK", "DEPENDENCY", "UNKNOWN"]
+
 
 class CheckpointError(Exception):
     """A model cannot be served from these files. The text says why and what to do, for the
-    person who runs the server; it may name files, so it never goes to a client."""
+    person who runs the server; it may name files, so it never goes to a client. `cause` is
+    for programs, in SIE's words."""
+
+    def __init__(self, text: str, cause: Cause = "UNKNOWN") -> None:
+        super().__init__(text)
+        self.cause: Cause = cause
 
 
 class Checkpoint:
     """The folder `folder` that holds the model called `name`.
 
     `overrides` come from the model catalogue and win over what the files say: `prompts`,
-    `pooling`, `max_tokens`. `options` are a test model's (`fake:dims=8`). `adapters` can be
-    put on it: sessions know them by their numbers, from 1 on.
+    `hypothesis_template`, `pooling`, `max_tokens`. With `pickle` the weights may lie in
+    `pytorch_model.bin`, whose tensors are read without unpickling (core/torchfile.py).
+    `options` are a test model's (`fake:dims=8`). `adapters` can be put on it: sessions know
+    them by their numbers, from 1 on.
     """
 
     def __init__(
@@ -54,6 +63,19 @@ class Checkpoint:
     def architecture(self) -> str:
         """`model_type` of config.json: "bert", "xlm-roberta", …; "" where it has none."""
         return str(self.config.get("model_type", ""))
+
+    def part(self, graph: str) -> Checkpoint:
+        """The model of its own that the folder `graph` holds, as a Router's routes have; this
+        checkpoint itself where there is no such folder."""
+        if not self.has(f"{graph}/config.json"):
+            return self
+        return Checkpoint(
+            self.name,
+            self.path(graph),
+            revision=self.revision,
+            overrides=self.overrides,
+            options=self.options,
+        )
 
     def path(self, relative: str) -> Path:
         """A file of this checkpoint. Raises CheckpointError for one outside its folder.
@@ -89,25 +111,37 @@ class Checkpoint:
             raise CheckpointError(f"{self.name}: {relative} is not valid JSON") from error
 
     def weights(self) -> list[Path]:
-        """The safetensors files of the main graph, in the index's order when sharded.
+        """The files of the main graph's weights, in the index's order when sharded.
 
-        Raises CheckpointError when there is none, and says so when there is only a pickle.
+        They are safetensors, or with `pickle` what torch.save wrote. Raises CheckpointError
+        when there is none, and says so when there is only a pickle.
         """
-        index = self.json("model.safetensors.index.json")
-        if isinstance(index, dict):
-            shards = sorted(set(index.get("weight_map", {}).values()))
-            missing = [shard for shard in shards if not self.has(shard)]
-            if missing:
-                raise CheckpointError(
-                    f"{self.name}: {missing[0]} is missing ({len(missing)} of {len(shards)} "
-                    "weight files); download the model again"
-                )
-            return [self.path(shard) for shard in shards]
-        if self.has("model.safetensors"):
-            return [self.path("model.safetensors")]
-        if self.has("pytorch_model.bin") or self.has("pytorch_model.bin.index.json"):
+        if found := self._weights("model.safetensors"):
+            return found
+        pickled = self._weights("pytorch_model.bin")
+        if pickled and not self.overrides.get("pickle"):
             raise CheckpointError(
-                f"{self.name}: has only a pickle checkpoint (pytorch_model.bin), which can run "
-                "code when it is opened; use a revision with model.safetensors, or convert it"
+                f"{self.name}: has only a pickle checkpoint (pytorch_model.bin); use a revision "
+                "with model.safetensors, convert it, or set `pickle = true` in the model's entry"
             )
-        raise CheckpointError(f"{self.name}: model.safetensors is missing from {self.folder}")
+        if not pickled:
+            raise CheckpointError(f"{self.name}: model.safetensors is missing from {self.folder}")
+        return pickled
+
+    def size(self) -> int:
+        """Bytes of the main graph's weights. Raises CheckpointError."""
+        return sum(file.stat().st_size for file in self.weights())
+
+    def _weights(self, file: str) -> list[Path]:
+        """That file, or the parts that its index lists. Raises CheckpointError for a gap."""
+        index = self.json(f"{file}.index.json")
+        if not isinstance(index, dict):
+            return [self.path(file)] if self.has(file) else []
+        shards = sorted(set(index.get("weight_map", {}).values()))
+        missing = [shard for shard in shards if not self.has(shard)]
+        if missing:
+            raise CheckpointError(
+                f"{self.name}: {missing[0]} is missing ({len(missing)} of {len(shards)} "
+                "weight files); download the model again"
+            )
+        return [self.path(shard) for shard in shards]

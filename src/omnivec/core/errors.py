@@ -15,7 +15,8 @@
     ├─ Overloaded        429  the queue is full; comes with `retry_after`
     ├─ ModelFailed       500  the model raised, hung, or gave numbers that are not finite
     └─ Loading           503  the model is not ready yet, or is going away; with `retry_after`
-       └─ LoadingAdapter 503  and with it the adapter that was asked for
+       ├─ LoadFailed     503  it could not be loaded; with `retry_after` if it may be later
+       └─ LoadingAdapter 503  nor is the adapter that was asked for
 
 A fault's message is written for the caller: short, fixed text, what would have been
 accepted, never the caller's own value, a path of this machine or another exception's text.
@@ -111,6 +112,25 @@ class ModelFailed(Fault):
 class Loading(Fault):
     code = "model_loading"
     status = 503
+
+
+class LoadFailed(Loading):
+    """`cause` is one of core/checkpoint.py's; `attempts` how often it was tried."""
+
+    code = "model_load_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        cause: str = "UNKNOWN",
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message, param=param, retry_after=retry_after)
+        self.cause = cause
+        self.attempts = attempts
 
 
 class LoadingAdapter(Loading):

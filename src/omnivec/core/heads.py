@@ -1,5 +1,7 @@
 """Each head step in numpy: the reference that every runtime's graph is tested against.
 
+Which tokens a head gives and which must be computed for it is reckoned here as well.
+
 The formulas are sentence-transformers 6.2's (modules Pooling, Dense, LayerNorm, Normalize),
 with one difference: a row with nothing to pool over gives zeros, never NaN or infinity.
 """
@@ -11,10 +13,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from omnivec.core.nouns import Array, Dense, Floats, Head, LayerNorm, Normalize, Pool
+from omnivec.core.nouns import Array, Dense, Floats, Head, LayerNorm, Normalize, Pool, Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 Files: TypeAlias = "Mapping[str, Mapping[str, Array]]"
 Mode: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
@@ -24,22 +26,58 @@ NORM_FLOOR = 1e-12  # torch.nn.functional.normalize's
 MASK_FLOOR = 1e-9  # sentence-transformers' Pooling's
 
 
+def named(head: Head) -> dict[str, Head]:
+    """Each output of the head's pass by its name, "output" first."""
+    return {"output": head, **head.also}
+
+
+def of_tokens(head: Head) -> list[str]:
+    """The names of those outputs that are of single tokens."""
+    return [name for name, one in named(head).items() if one.kind == "tokens"]
+
+
+def kept(name: str, arrays: Mapping[str, Array]) -> Array:
+    """bool [B, T]: the tokens that the output `name`, of kind "tokens", gives a row for."""
+    whole = arrays["attention_mask"].astype(bool)
+    told = arrays.get(f"{name}_mask")
+    if told is not None:
+        return told.astype(bool)
+    return whole if name == "output" else np.zeros_like(whole)
+
+
+def computed(names: Iterable[str], arrays: Mapping[str, Array]) -> Array:
+    """bool [B, T]: the tokens that are attended to, and those that one of the outputs `names`
+    keeps although no other token sees them (ColBERT's query expansion)."""
+    there: Array = arrays["attention_mask"].astype(bool)
+    for name in names:
+        there = there | kept(name, arrays)
+    return there
+
+
 def apply(
-    head: Head, hidden: Floats, mask: Array, weights: Files, pool_mask: Array | None = None
+    head: Head,
+    hidden: Floats,
+    mask: Array,
+    weights: Files,
+    pool_mask: Array | None = None,
+    output_mask: Array | None = None,
 ) -> Floats:
-    """The head of hidden states [B, T, H] under mask [B, T]: [B, d], or [B, T, d] of tokens.
+    """The head of hidden states [B, T, H] under mask [B, T]: [B, d], or of tokens [K, d].
 
     `weights` are tensors by file, then by name. `pool_mask` [B, T] says which of the unmasked
-    tokens are pooled (sentence-transformers' `include_prompt: false`); None means all.
-    Raises ValueError for kind "logits", which belongs to the architecture.
+    tokens are pooled (sentence-transformers' `include_prompt: false`) and `output_mask` [B, T]
+    which tokens a head of kind "tokens" keeps; None means all that are attended to. Raises
+    ValueError for kinds "logits" and "words", which begin with the architecture's own.
     """
-    if head.kind == "logits":
-        raise ValueError("a classification head has no steps: it belongs to the architecture")
+    if head.kind in ("logits", "words"):
+        raise ValueError(f"a head of {head.kind} belongs to the architecture")
     x = hidden.astype(np.float32)
+    if head.kind == "tokens":
+        x = x[(mask if output_mask is None else output_mask).astype(bool)]
     for step in head.steps:
         if isinstance(step, Pool):
             x = pool(step, x, mask, mask if pool_mask is None else pool_mask)
-        else:
+        elif not isinstance(step, Vocabulary):
             x = _project(step, x, weights)
     return x
 
@@ -48,6 +86,15 @@ def pool(step: Pool, hidden: Floats, mask: Array, pool_mask: Array) -> Floats:
     """[B, T, H] to [B, len(modes) * H], the modes side by side in the step's order."""
     kept = pool_mask.astype(bool)
     return np.concatenate([_POOLS[mode](hidden, mask, kept) for mode in step.modes], axis=1)
+
+
+def words(step: Vocabulary, logits: Floats, pool_mask: Array) -> Floats:
+    """Logits [B, T, V] to [B, V]; 0 for a row that keeps nothing. SPLADE: arXiv 2107.05720
+    (sum), 2109.10086 (max); a second log1p: 2504.14839."""
+    weights = np.where(pool_mask.astype(bool)[..., None], np.maximum(logits, 0), np.float32(0))
+    for _ in range(step.function.count("log1p")):
+        weights = np.log1p(weights)
+    return np.asarray(weights.max(axis=1) if step.mode == "max" else weights.sum(axis=1))
 
 
 def activation(name: str) -> str:

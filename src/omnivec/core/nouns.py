@@ -21,7 +21,7 @@ from omnivec.core.outline import Outline
 Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Overflow: TypeAlias = Literal["truncate", "refuse"]
-State: TypeAlias = Literal["available", "loading", "loaded", "failed"]
+State: TypeAlias = Literal["available", "loading", "loaded", "unloading", "failed"]
 Kind: TypeAlias = Literal["dense", "sparse", "multivector"]
 Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
@@ -115,24 +115,34 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     the name of one of the model's prompts. `dims` cuts a Matryoshka vector (None: all).
     `overflow` None means the server's own setting; `max_tokens` can only lower the window.
     `dtype` is what the numbers are rounded to at the end (core/quantise.py). `kinds` are the
-    vectors that are wanted, all of them from one pass through the model. `adapter` is one of
-    the model's, by its name.
+    vectors that are wanted, all of them from one pass through the model; empty means dense
+    ones, or else what the model makes. `profile` names one of the model's (`Card.profiles`),
+    which says what the request leaves open; where `yields` is set, its `kinds` win over the
+    request's. `adapter` is one of the model's, by its name.
     """
 
     items: tuple[Item, ...]
     model: str | None = None
     role: str | None = None
     dims: int | None = None
-    normalize: bool = True
+    normalize: bool | None = None  # None: yes
     overflow: Overflow | None = None
     max_tokens: int | None = None
-    dtype: Dtype = "float32"
+    dtype: Dtype | None = "float32"  # None: that one, too, unless a profile says another
     kinds: tuple[Kind, ...] = ("dense",)
     adapter: str | None = None
+    profile: str | None = None
+    yields: bool = False
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
-    """Score each item against the query. `raw` asks for the model's logit, not 0..1."""
+    """Score each item against the query. `raw` asks for the model's logit, not 0..1.
+
+    `weights` say how much each kind of vector counts, of a model that makes several; there are
+    none when the model is to score in its own way. The score is their weighted mean: of the
+    cosine of dense vectors, the dot product of sparse ones, and the mean over the query's
+    tokens of each one's best product with a token of the item.
+    """
 
     query: Item
     items: tuple[Item, ...]
@@ -141,15 +151,29 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     overflow: Overflow | None = None
     max_tokens: int | None = None
     adapter: str | None = None
+    weights: tuple[tuple[Kind, float], ...] = ()
+    profile: str | None = None
 
 
 class Extract(msgspec.Struct, frozen=True, tag=True):
-    """Find what is named by `labels` in each item; what scores below `threshold` is left out."""
+    """Find what is named by `labels` in each item; what scores below `threshold` is left out,
+    and so is what comes after the best `top`.
+
+    A model with labels of its own needs none: those that are given are the ones it answers.
+    `multi_label`: whether several labels may hold at once, each then scored by itself.
+    `template` is the sentence, with one `{}` for the label, that an NLI model judges.
+    """
 
     items: tuple[Item, ...]
     model: str | None = None
     labels: tuple[str, ...] = ()
     threshold: float | None = None
+    multi_label: bool | None = None
+    template: str | None = None
+    top: int | None = None
+    overflow: Overflow | None = None
+    max_tokens: int | None = None
+    profile: str | None = None
 
 
 class Describe(msgspec.Struct, frozen=True, tag=True):
@@ -158,14 +182,22 @@ class Describe(msgspec.Struct, frozen=True, tag=True):
     model: str | None = None
 
 
-Task: TypeAlias = Encode | Score | Extract | Describe
+class Keep(msgspec.Struct, frozen=True, tag=True):
+    """Load a model or unload it now; "retry" loads one that failed. Answered by its card."""
+
+    model: str
+    wish: Literal["load", "unload", "retry"]
+
+
+Task: TypeAlias = Encode | Score | Extract | Describe | Keep
 
 
 # ── model work ───────────────────────────────────────────────────────────────────────────
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """One row of model work: an item ready for a family, or a pair of them when scoring."""
+    """One row of model work: an item ready for a family, or a pair: of two items when scoring,
+    of an item and a hypothesis about it when an NLI model extracts."""
 
     parts: tuple[Part, ...]
     other: tuple[Part, ...] | None = None
@@ -210,16 +242,41 @@ class Vectors(msgspec.Struct, frozen=True):
 
 
 class Relevance(msgspec.Struct, frozen=True):
-    """`value`: 0..1 under the model's own activation; `raw`: the logit before it."""
+    """`value`: 0..1 under the model's own activation; `raw`: the logit before it. Of an NLI
+    model: of entailment against contradiction, and entailment's logit alone."""
 
     value: float
     raw: float
 
 
-Output: TypeAlias = Vectors | Relevance
+class Class(msgspec.Struct, frozen=True):
+    label: str
+    score: float  # 0..1
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What an item was found to be or to hold. From a model: every class, in its own order. In
+    a Result: those that were asked for, best first, equal ones in the labels' order."""
+
+    classes: tuple[Class, ...] = ()
+
+
+Output: TypeAlias = Vectors | Relevance | Findings
 
 
 # ── the answer ───────────────────────────────────────────────────────────────────────────
+
+
+class Wishes(msgspec.Struct, frozen=True):
+    """A profile of a model: what a task means that does not say it itself. None: nothing."""
+
+    kinds: tuple[Kind, ...] | None = None
+    instruction: str | None = None
+    role: str | None = None
+    normalize: bool | None = None
+    dims: int | None = None
+    max_tokens: int | None = None
+    dtype: Dtype | None = None
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -228,7 +285,7 @@ class Card(msgspec.Struct, frozen=True):
     name: str
     architecture: str = ""
     family: str = ""
-    tasks: tuple[str, ...] = ()  # of "encode", "score"
+    tasks: tuple[str, ...] = ()  # of "encode", "score", "extract"
     modalities: tuple[str, ...] = ("text",)
     dims: int | None = None  # of a dense vector
     kinds: tuple[Kind, ...] = ()  # that it makes
@@ -240,6 +297,9 @@ class Card(msgspec.Struct, frozen=True):
     instructions: bool = False  # whether an instruction changes the input
     pooling: str = ""
     scoring: str = ""  # how `score` is answered: "cross-encoder", "cosine", "dot", "maxsim"
+    labels: tuple[str, ...] = ()  # a classifier's own
+    zero_shot: bool = False  # whether "extract" takes, and needs, labels of the caller's own
+    template: str = ""  # of an NLI model: the hypothesis about each label, which stands at `{}`
     revision: str | None = None
     aliases: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()  # by the names under which a request asks for one
@@ -248,6 +308,11 @@ class Card(msgspec.Struct, frozen=True):
     dtype: str = ""
     state: State = "available"
     reason: str = ""  # why it failed, in words for a person
+    cause: str = ""  # and for a program: one of core/checkpoint.py's
+    attempts: int = 0  # to load it, since it was last loaded
+    memory: int = 0  # bytes that it takes when it is loaded, about
+    awaited: bool = False  # the server is not ready before this one was tried
+    profiles: Mapping[str, Wishes] = {}  # by name; "default" holds where none is named
     created: int = 0  # unix seconds
 
 
@@ -269,8 +334,8 @@ class Timing(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True):
     """The answer to a task: `outputs` in the order of its items, `cards` for Describe.
 
-    `dims` is the length of the vectors as answered. `ignored` names wishes that the model
-    cannot honour and that change nothing else, such as "instruction".
+    `dims` is the length of the vectors as answered, `dtype` their type. `ignored` names wishes
+    that the model cannot honour and that change nothing else, such as "instruction".
     """
 
     card: Card
@@ -279,7 +344,20 @@ class Result(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     timing: Timing = Timing()
     dims: int | None = None
+    dtype: Dtype = "float32"
     ignored: tuple[str, ...] = ()
+
+
+class Accelerator(msgspec.Struct, frozen=True):
+    """A GPU as it is now. `used` and `total` are bytes; `utilization` in percent and
+    `temperature` in degrees Celsius are None where nothing here can measure them."""
+
+    device: str
+    name: str
+    used: int
+    total: int
+    utilization: float | None = None
+    temperature: int | None = None
 
 
 # ── graphs ───────────────────────────────────────────────────────────────────────────────
@@ -309,7 +387,15 @@ class Normalize(msgspec.Struct, frozen=True, tag=True):
     """x / max(|x|, 1e-12) over the last axis."""
 
 
-Step: TypeAlias = Pool | Dense | LayerNorm | Normalize
+class Vocabulary(msgspec.Struct, frozen=True, tag=True):
+    """A masked language model's logits [B, T, V] to one number >= 0 for each word of the
+    vocabulary, [B, V]: `function` of each, and the greatest or the sum over the tokens."""
+
+    mode: Literal["max", "sum"]
+    function: Literal["relu", "log1p_relu", "log1p_log1p_relu"]
+
+
+Step: TypeAlias = Pool | Dense | LayerNorm | Normalize | Vocabulary
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -319,6 +405,9 @@ class Head(msgspec.Struct, frozen=True):
     kind "tokens": `steps` (no Pool among them) over single tokens' hidden states, [K, d]: those
     of the K tokens that a mask keeps, row after row, so that no padding is computed or leaves.
     kind "logits": the architecture's own classification head, [B, labels]; no steps.
+    kind "words": `steps` is one Vocabulary, after the architecture's own language model head.
+    "output" [N] is what is not 0 of all rows; "rows" and "columns", int64 [N], say where it
+    is, row after row and in each by columns.
 
     The session returns the result under the name "output", as float32. `also` are further
     outputs of the same pass, under names of their own. The mask of a "tokens" head comes as
@@ -326,6 +415,6 @@ class Head(msgspec.Struct, frozen=True):
     attended to is kept, without "NAME_mask" none is.
     """
 
-    kind: Literal["tokens", "pooled", "logits"]
+    kind: Literal["tokens", "pooled", "logits", "words"]
     steps: tuple[Step, ...] = ()
     also: Mapping[str, Head] = {}

@@ -14,6 +14,7 @@ import msgspec
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Fault
 from omnivec.core.nouns import (
+    Accelerator,
     Array,
     Call,
     Card,
@@ -105,11 +106,13 @@ class Session(Protocol):
 
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
         """Arrays in, with a batch axis first: `input_ids` int64 [B, T], `attention_mask`
-        int64 [B, T], where the architecture has segments `token_type_ids` int64 [B, T], and
-        where a head pools over less than it attends to `pool_mask` int64 [B, T]. Where the
-        checkpoint has adapters `adapter` int64 [B]: the number of each row's, 0 for none.
-        Out: `output` float32. `alone`: no other batch runs or waits, so this one may have the
-        whole device."""
+        int64 [B, T], where the architecture has segments `token_type_ids` int64 [B, T], where
+        a head pools over less than it attends to `pool_mask` int64 [B, T], and the masks of
+        heads of single tokens (see Head). A token that such a mask keeps is computed even where
+        `attention_mask` is 0: no token sees it then, but it sees the others.
+        Where the checkpoint has adapters `adapter` int64 [B]: each row's number, 0 for none.
+        Out: `output` and what the head has besides, float32. `alone`: no other batch runs or
+        waits, so this one may have the whole device."""
         ...
 
     def close(self) -> None: ...
@@ -139,12 +142,22 @@ class Runtime(Protocol):
         """`dtype` is "auto", "f32", "bf16", "f16" or "int8". Raises `CheckpointError`."""
         ...
 
+    def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
+        """About how many bytes of memory that graph will take once it is open and used. Raises
+        CheckpointError."""
+        ...
+
     def describe(self, session: Session) -> tuple[str, str]:
         """(device, dtype) as a person would say them: ("cpu", "bf16")."""
         ...
 
     def memory(self) -> int:
         """Bytes that this runtime holds on accelerators; 0 on a CPU."""
+        ...
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        """Those that this runtime has models on, as they are now; none on a CPU. It may take
+        milliseconds, so no event loop calls it."""
         ...
 
 

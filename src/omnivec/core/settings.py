@@ -15,12 +15,14 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from omnivec.core import machine, sizes
 from omnivec.core.profiles import PROFILES, Profile
 from omnivec.core.values import accepted, convert
 
 Dialect: TypeAlias = Literal["openai", "synesis", "intel", "runpod", "sie"]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 CACHE_LEAST = 16_000_000  # bytes
+SHARE = 0.8  # of the machine's memory that models take at most, unless told
 Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
 
 
@@ -35,25 +37,32 @@ class Settings(msgspec.Struct, frozen=True):
     # what is served: ids, folders, `alias=id`, `id@revision`; none means the built-in default
     models: tuple[str, ...] = ()
     revision: str | None = None
+    catalogue: str | None = None  # a TOML file or a folder of them, on top of the shipped entries
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     runtime: str = "auto"
     lora: tuple[str, ...] = ()  # adapters: `name=folder`, `name=folder@model`
     offline: bool = False
+    on_demand: bool = False  # the catalogue's other models are served too
+    lazy: bool = False  # nothing is loaded before it is asked for
+    pin: tuple[str, ...] = ()  # models that are never unloaded
 
     # where
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8400  # 0: any free one
     api_keys: tuple[str, ...] = ()
     api_key_file: str | None = None  # more keys, one a line; they are added to `api_keys`
+    admin_key: str | None = None  # for loading and unloading by request; None: nobody may
     insecure_no_auth: bool = False
     profile: Dialect | None = None
     dialect: Dialect = "openai"  # asked first, and answers where no other one was spoken
     media_root: tuple[str, ...] = ()
     media_allow: tuple[str, ...] = ()
     log_format: Literal["text", "json"] = "text"
+    otel_endpoint: str | None = None  # of a collector that takes OTLP over HTTP
 
     # how much
+    memory: str | None = None  # SIZE of all loaded models; None: SHARE of what there is
     max_batch_tokens: Count | None = None  # tokens of one batch; None: what the runtime likes
     queue: Count = 8192  # items that may wait for one model
     max_items: Count = 2048  # items in one request
@@ -66,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     # how long
     load_wait: Annotated[float, Meta(ge=0)] = 20.0  # for a model that is still loading
+    idle_unload: Seconds | None = None  # a model without requests is unloaded; None: never
     max_age: Seconds = 2.0  # an item is never overtaken by one that came this much later
     batch_timeout: Seconds = 120.0  # a batch that runs longer is given up
     header_timeout: Seconds = 10.0
@@ -108,6 +118,8 @@ COMMON = {
     "HF_HUB_OFFLINE": "offline",
     "TRANSFORMERS_OFFLINE": "offline",
     "TIKTOKEN_CACHE_DIR": "tiktoken_cache_dir",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "otel_endpoint",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "otel_endpoint",
 }
 # Kubernetes sets these for every Service of the namespace, and one may be called omnivec.
 KUBERNETES = re.compile(r"OMNIVEC_(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_.+)?)")
@@ -116,7 +128,9 @@ LINK = re.compile(r"(tcp|udp|sctp)://")
 
 def mask(name: str, value: object) -> object:
     """The value as it may be shown: `***` for each key."""
-    return ("***",) * len(value) if name == "api_keys" and isinstance(value, tuple) else value
+    if name == "api_keys" and isinstance(value, tuple):
+        return ("***",) * len(value)
+    return "***" if name == "admin_key" and value else value
 
 
 def load(
@@ -157,6 +171,7 @@ def _merge(layers: Sequence[Layer], notes: tuple[str, ...], path: Path | None) -
         origins["api_keys"] = origins["api_key_file"]
     _check_keys(values.get("api_keys", ()))
     _cache(values.get("cache"))
+    budget(values.get("memory"))
     if "runtime" in values:
         _check_runtime(values["runtime"], origins["runtime"])
     return Loaded(Settings(**values), origins, notes, path)
@@ -359,8 +374,7 @@ def _cache(text: str | None) -> tuple[int, str] | None:
     if text is None or text.lower() == "off":
         return None
     size, _, folder = text.partition(",")
-    read = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", size.strip(), re.IGNORECASE)
-    count = int(float(read[1]) * 1000 ** " KMGT".index(read[2].upper() or " ")) if read else 0
+    count = sizes.parse(size) or 0
     if count < CACHE_LEAST:
         raise SettingsError(
             f"cache is {text!r}; accepted: off, or a size from 16MB and perhaps a folder: 500MB "
@@ -369,25 +383,11 @@ def _cache(text: str | None) -> tuple[int, str] | None:
     return count, folder.strip()
 
 
-# ── who may reach it ─────────────────────────────────────────────────────────────────────
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach that address."""
-    from ipaddress import ip_address
-
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def check_exposure(settings: Settings) -> None:
-    """Raises SettingsError when other machines could use the server without a key."""
-    if settings.api_keys or settings.insecure_no_auth or is_loopback(settings.host):
-        return
-    raise SettingsError(
-        f"host {settings.host} can be reached from other machines, and no API key is set. "
-        "Set one (--api-key KEY or OMNIVEC_API_KEY), or say --insecure-no-auth if the network "
-        "itself keeps strangers out. --host 127.0.0.1 serves this machine only."
-    )
+def budget(text: str | None) -> int:
+    """Bytes that all loaded models together may take. Raises SettingsError."""
+    if text is None:
+        return int(machine.installed() * SHARE)
+    count = sizes.parse(text)
+    if not count:
+        raise SettingsError(f"memory is {text!r}; accepted: a size such as 800MB, 4GB or 16GiB")
+    return count

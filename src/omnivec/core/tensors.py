@@ -1,5 +1,7 @@
 """Tensors of safetensors files, read where they lie: float32 ones are views of the file.
 
+Those of torch.save's files are read by core/torchfile.py, and likewise views.
+
 The format (github.com/huggingface/safetensors): 8 bytes with the header's length, little
 endian; a JSON header of name to dtype, shape and byte offsets; then the bytes. It is read
 here and not by the safetensors package because numpy has no bfloat16 and that package's
@@ -9,7 +11,6 @@ numpy reader refuses it.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from omnivec.core import torchfile
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.nouns import Array, Floats
 
@@ -58,61 +60,61 @@ class Tensor(NamedTuple):
         return self.stored.astype(np.float32, copy=False)
 
 
-class TensorFile:
-    """The tensors of one file, which belong to what is called `name`.
+def open_file(name: str, file: Path) -> tuple[mmap.mmap, dict[str, Tensor]]:
+    """The file, mapped, and its tensors by name; they belong to what is called `name`.
 
     Raises CheckpointError when the file is cut short or its header is no header.
     """
+    try:
+        with file.open("rb") as opened:
+            # copy on write, because OpenVINO shares writable memory only; nothing writes
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+        raise _corrupt(name, file) from error
+    content = np.frombuffer(mapped, np.uint8)
+    if file.suffix != ".safetensors":
+        found = torchfile.read(name, file, content)
+        return mapped, {key: Tensor(file, one.array, one.dtype) for key, one in found.items()}
+    entries, start = _header(name, file, content)
+    data = content[start:]
+    return mapped, {
+        key: Tensor(file, _stored(name, file, data, entry), entry.dtype)
+        for key, entry in entries.items()
+    }
 
-    def __init__(self, name: str, file: Path) -> None:
-        self.name = name
-        self.file = file
-        try:
-            with file.open("rb") as opened:
-                # copy on write, because OpenVINO shares writable memory only; nothing writes
-                self.mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
-        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-            raise self._corrupt() from error
-        self._content = np.frombuffer(self.mapped, np.uint8)
-        self._entries, self._start = self._header()
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Each by its name. Raises CheckpointError for one that is not wholly there."""
-        data = self._content[self._start :]
-        for key, entry in self._entries.items():
-            yield key, Tensor(self.file, self._tensor(data, entry), entry.dtype)
+def _header(name: str, file: Path, content: Array) -> tuple[dict[str, _Entry], int]:
+    size = int.from_bytes(content[:_LENGTH].tobytes(), "little")
+    start = _LENGTH + size
+    if size > _LONGEST_HEADER or start > len(content):
+        raise _corrupt(name, file)
+    try:
+        raw = msgspec.json.decode(content[_LENGTH:start].tobytes(), type=dict[str, msgspec.Raw])
+        raw.pop("__metadata__", None)
+        entries = {key: msgspec.json.decode(raw[key], type=_Entry) for key in raw}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _corrupt(name, file) from error
+    return entries, start
 
-    def _header(self) -> tuple[dict[str, _Entry], int]:
-        content = self._content
-        size = int.from_bytes(content[:_LENGTH].tobytes(), "little")
-        start = _LENGTH + size
-        if size > _LONGEST_HEADER or start > len(content):
-            raise self._corrupt()
-        try:
-            raw = msgspec.json.decode(content[_LENGTH:start].tobytes(), type=dict[str, msgspec.Raw])
-            raw.pop("__metadata__", None)
-            entries = {key: msgspec.json.decode(raw[key], type=_Entry) for key in raw}
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._corrupt() from error
-        return entries, start
 
-    def _tensor(self, data: Array, entry: _Entry) -> Array:
-        if entry.dtype not in _DTYPES:
-            raise CheckpointError(
-                f"{self.name}: {self.file.name} holds {entry.dtype} tensors; this runtime reads "
-                f"{', '.join(_DTYPES)}"
-            )
-        dtype = _DTYPES[entry.dtype]
-        begin, end = entry.data_offsets
-        fits = 0 <= begin <= end <= len(data) and min(entry.shape, default=0) >= 0
-        if not fits or end - begin != prod(entry.shape) * dtype.itemsize:
-            raise self._corrupt()
-        if begin % dtype.itemsize or not data[begin:].flags.aligned:
-            return np.frombuffer(data[begin:end].tobytes(), dtype).reshape(entry.shape)
-        return data[begin:end].view(dtype).reshape(entry.shape)
-
-    def _corrupt(self) -> CheckpointError:
-        return CheckpointError(
-            f"{self.name}: {self.file.name} is not a whole safetensors file (cut short, or "
-            "something else under that name); download the model again"
+def _stored(name: str, file: Path, data: Array, entry: _Entry) -> Array:
+    if entry.dtype not in _DTYPES:
+        raise CheckpointError(
+            f"{name}: {file.name} holds {entry.dtype} tensors; this runtime reads "
+            f"{', '.join(_DTYPES)}"
         )
+    dtype = _DTYPES[entry.dtype]
+    begin, end = entry.data_offsets
+    fits = 0 <= begin <= end <= len(data) and min(entry.shape, default=0) >= 0
+    if not fits or end - begin != prod(entry.shape) * dtype.itemsize:
+        raise _corrupt(name, file)
+    if begin % dtype.itemsize or not data[begin:].flags.aligned:
+        return np.frombuffer(data[begin:end].tobytes(), dtype).reshape(entry.shape)
+    return data[begin:end].view(dtype).reshape(entry.shape)
+
+
+def _corrupt(name: str, file: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{name}: {file.name} is not a whole safetensors file (cut short, or something else "
+        "under that name); download the model again"
+    )

@@ -9,6 +9,7 @@ one: only the types in TYPES are arrays.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from math import prod
 from typing import Any, TypeVar
 
@@ -53,23 +54,69 @@ def _invalid() -> BadRequest:
 
 
 def write(value: Any) -> bytes:
-    return msgspec.msgpack.encode(value)
+    """Arrays in it must have been packed by `pack_array`."""
+    try:
+        return msgspec.msgpack.encode(value)
+    except TypeError:  # it knows nothing of Long
+        return b"".join(_pieces(value))
+
+
+def _pieces(value: Any) -> Iterator[bytes | memoryview]:
+    """What the message consists of. Joined, each number is copied once, into memory that is
+    asked for once: with msgspec's growing buffer most of the time went into page faults."""
+    if isinstance(value, Long):
+        yield from (value.head, value.data)
+    elif isinstance(value, dict):
+        yield _opening(len(value), 0x80, 0xDE)
+        for key, field in value.items():
+            yield msgspec.msgpack.encode(key)
+            yield from _pieces(field)
+    elif isinstance(value, list):
+        yield _opening(len(value), 0x90, 0xDC)
+        for entry in value:
+            yield from _pieces(entry)
+    else:
+        yield msgspec.msgpack.encode(value)
+
+
+def _opening(size: int, few: int, many: int) -> bytes:
+    """What stands before the entries of a list (0x90, 0xDC) or a map (0x80, 0xDE)."""
+    if size < _FEW:
+        return bytes((few | size,))
+    width = 2 if size < 1 << 16 else 4
+    return bytes((many + (width == 4),)) + size.to_bytes(width, "big")  # noqa: PLR2004
+
+
+_FEW = 16
 
 
 # ── arrays ───────────────────────────────────────────────────────────────────────────────
 
 
-def pack_array(array: Array) -> msgspec.Raw:
+class Long:
+    """A packed array that `write` copies straight into the message. No tuple and no dataclass:
+    msgspec would write either as it is."""
+
+    def __init__(self, head: bytes, data: memoryview) -> None:
+        self.head = head
+        self.data = data
+
+
+LONG = 1 << 15
+"""Bytes from which that is worth its while."""
+
+
+def pack_array(array: Array) -> msgspec.Raw | Long:
     """As a piece of a message. Little endian, in C order, whatever it was."""
     laid = np.asarray(array, order="C")
     if laid.dtype.byteorder == ">":
         laid = laid.astype(laid.dtype.newbyteorder("<"))
-    head = (laid.dtype.str, b"", list(laid.shape))
     parts = [b"\x85", _bytes(_ND), b"\xc3"]
-    for key, value in zip(_KEYS, head, strict=False):
+    for key, value in zip(_KEYS, (laid.dtype.str, b"", list(laid.shape)), strict=False):
         parts += [_bytes(key), msgspec.msgpack.encode(value)]
-    parts += [_bytes(b"data"), msgspec.msgpack.encode(laid.reshape(-1).view(np.uint8).data)]
-    return msgspec.Raw(b"".join(parts))
+    head = b"".join([*parts, _bytes(b"data"), _length(laid.nbytes)])
+    data = laid.reshape(-1).view(np.uint8).data
+    return Long(head, data) if laid.nbytes >= LONG else msgspec.Raw(head + data)
 
 
 def unpack_array(value: Any) -> Array:
@@ -92,6 +139,15 @@ def unpack_array(value: Any) -> Array:
 def _bytes(value: bytes) -> bytes:
     """msgpack-numpy's keys are bin and not str."""
     return msgspec.msgpack.encode(value)
+
+
+def _length(size: int) -> bytes:
+    """What stands before `size` bytes: bin 8, 16 or 32, the shortest that can say it."""
+    width = 1 if size < 1 << 8 else 2 if size < 1 << 16 else 4
+    return _BIN[width] + size.to_bytes(width, "big")
+
+
+_BIN = {1: b"\xc4", 2: b"\xc5", 4: b"\xc6"}
 
 
 def _malformed() -> BadRequest:

@@ -9,9 +9,11 @@ import msgspec
 from msgspec import Meta
 
 from omnivec.core.errors import BadRequest
-from omnivec.core.nouns import Overflow
+from omnivec.core.nouns import Kind, Overflow
 from omnivec.core.quantise import DTYPES
 from omnivec.dialects import _wire
+
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class SieItem(msgspec.Struct, kw_only=True):
@@ -20,6 +22,9 @@ class SieItem(msgspec.Struct, kw_only=True):
     id: Annotated[str | None, Meta(description="Comes back beside the answer.")] = None
     text: Annotated[str | None, Meta(examples=["Hello, world!"])] = None
     images: Annotated[Any, Meta(description="Not read by any model here yet.")] = None
+    audio: Annotated[Any, Meta(description="Not read by any model here.")] = None
+    video: Annotated[Any, Meta(description="Not read by any model here.")] = None
+    document: Annotated[Any, Meta(description="Not read by any model here yet.")] = None
 
 
 class SieEncodeParams(msgspec.Struct, kw_only=True):
@@ -27,8 +32,9 @@ class SieEncodeParams(msgspec.Struct, kw_only=True):
 
     output_types: Annotated[
         list[str] | None,
-        Meta(description='Of "dense", "sparse" and "multivector"; dense alone when absent.'),
-    ] = None
+        Meta(description='Of "dense", "sparse" and "multivector"; dense when absent, or what the '
+             "model makes."),
+    ] = None  # fmt: skip
     instruction: Annotated[str | None, Meta(description="The task in your own words.")] = None
     output_dtype: Annotated[
         str | None, Meta(description=f"One of {', '.join(DTYPES)}; float32 when absent.")
@@ -54,21 +60,32 @@ class SieScoreRequest(msgspec.Struct, kw_only=True):
     query: SieItem
     items: list[SieItem]
     instruction: str | None = None
-    options: dict[str, Any] | None = None
+    options: Annotated[
+        dict[str, Any] | None,
+        Meta(description="profile, raw_scores, score_mode (dense, sparse, colbert, hybrid), "
+             "score_weights, max_seq_length, overflow_policy."),
+    ] = None  # fmt: skip
 
 
 class SieExtractParams(msgspec.Struct, kw_only=True):
     """What to look for."""
 
-    labels: list[str] | None = None
-    output_schema: Any = None
-    instruction: str | None = None
-    threshold: float | None = None
-    options: dict[str, Any] | None = None
+    labels: Annotated[
+        list[str] | None,
+        Meta(description="Yours for a zero-shot model; for others some of the model's own."),
+    ] = None
+    output_schema: Annotated[Any, Meta(description="Not read: no model here fills one in.")] = None
+    instruction: Annotated[str | None, Meta(description="For models that follow one.")] = None
+    threshold: Annotated[Share | None, Meta(description="What scores less is left out.")] = None
+    options: Annotated[
+        dict[str, Any] | None,
+        Meta(description="profile, threshold, multi_label, hypothesis_template, top_k, "
+        "max_seq_length, overflow_policy."),
+    ] = None  # fmt: skip
 
 
 class SieExtractRequest(msgspec.Struct, kw_only=True):
-    """Items to extract entities, relations or classes from."""
+    """Items to find something in, classes for one."""
 
     items: list[SieItem]
     params: SieExtractParams | None = None
@@ -151,13 +168,20 @@ class SieScoreReply(TypedDict):
     usage: SieUsage
 
 
+class SieClass(TypedDict):
+    """A label that holds for an item."""
+
+    label: str
+    score: Annotated[float, Meta(description="0 to 1.")]
+
+
 class SieExtracted(TypedDict):
-    """What one item holds; all lists are always there."""
+    """What one item holds; all lists are always there, the best first."""
 
     id: str
     entities: list[dict[str, Any]]
     relations: list[dict[str, Any]]
-    classifications: list[dict[str, Any]]
+    classifications: list[SieClass]
     objects: list[dict[str, Any]]
     data: dict[str, Any]
 
@@ -167,9 +191,15 @@ class SieExtractReply(TypedDict):
 
     model: str
     items: list[SieExtracted]
+    usage: SieUsage
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────
+
+
+_SCORED: Mapping[str, Kind] = {"dense": "dense", "sparse": "sparse", "colbert": "multivector"}
+_HYBRID = {"dense": 0.4, "sparse": 0.2, "colbert": 0.4}
+_Weight = Annotated[float, Meta(ge=0, le=1e6)]
 
 
 class Options:
@@ -189,6 +219,27 @@ class Options:
         except msgspec.ValidationError:
             param = f"{self._place}.{name}"
             raise BadRequest(f"`{param}` must be {what}.", param=param) from None
+
+    def weights(self) -> tuple[tuple[Kind, float], ...]:
+        """`score_mode` and `score_weights`; a kind without a weight does not count. Raises
+        BadRequest."""
+        mode = self.take("score_mode", str, "a string")
+        told = self.take("score_weights", dict[str, _Weight], "numbers of at least 0 by kind")
+        mode = mode or ("hybrid" if told else None)
+        if mode is None:
+            return ()
+        if mode not in (*_SCORED, "hybrid"):
+            param = f"{self._place}.score_mode"
+            words = ", ".join(_SCORED)
+            raise BadRequest(f"`{param}` must be one of {words}, hybrid.", param=param)
+        weights = (told or _HYBRID) if mode == "hybrid" else {mode: 1.0}
+        counted = tuple((_SCORED[name], weights[name]) for name in _SCORED if weights.get(name))
+        if not counted or not weights.keys() <= _SCORED.keys():
+            param = f"{self._place}.score_weights"
+            raise BadRequest(
+                f"`{param}` must give one of {', '.join(_SCORED)} a weight above 0.", param=param
+            )
+        return counted
 
     def overflow(self) -> Overflow | None:
         word = self.take("overflow_policy", str, "a string")

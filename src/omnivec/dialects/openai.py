@@ -166,7 +166,7 @@ def decode_embeddings(call: Call) -> Task:
         model=_wire.model_name(request.model),
         role=_role(request),
         dims=_dims(request),
-        normalize=True if normalize is None else normalize,
+        normalize=normalize,
         overflow=overflow or ("truncate" if tokens else None),  # vLLM: a length is a wish to cut
         max_tokens=tokens,
     )

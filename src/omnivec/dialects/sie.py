@@ -18,8 +18,10 @@ from omnivec.core.nouns import (
     Dtype,
     Encode,
     Extract,
+    Findings,
     Item,
     Kind,
+    Output,
     Reply,
     Result,
     Score,
@@ -32,6 +34,8 @@ from omnivec.core.seams import Endpoint
 from omnivec.dialects import _msgpack, _wire
 from omnivec.dialects._sie import (
     Options,
+    Share,
+    SieClass,
     SieDense,
     SieEncoded,
     SieEncodeParams,
@@ -66,22 +70,18 @@ def _items(items: Sequence[SieItem], instruction: str | None, most: int) -> tupl
 
 
 def _item(item: SieItem, field: str, instruction: str | None = None) -> Item:
-    if item.images:
-        raise Unsupported("Images are not read by any model here.", param=f"{field}.images")
+    for name in ("images", "audio", "video", "document"):
+        if getattr(item, name):
+            raise Unsupported(f"No model here reads {name}; send `text`.", param=f"{field}.{name}")
     if item.text is None:
         raise BadRequest(f"`{field}.text` is required.", param=f"{field}.text")
     return Item((Text(item.text),), instruction, item.id)
 
 
-def _model(call: Call, options: Options) -> str:
-    """The id, which may end in `:profile`; here every model has the profile "default"."""
-    name, colon, profile = call.params["id"].rpartition(":")
-    if not colon:
-        name, profile = profile, ""
-    asked = options.take("profile", str, "a string") or profile or "default"
-    if asked != "default":
-        raise BadRequest('This model has no such profile; it has "default".', param="profile")
-    return name
+def _profile(options: Options) -> str | None:
+    """The id may name one as well, as `model:profile`: the engine knows which models have it."""
+    name: str | None = options.take("profile", str, "a string")
+    return name or None
 
 
 def decode_encode(call: Call) -> Task:
@@ -93,15 +93,17 @@ def decode_encode(call: Call) -> Task:
     normalize = options.take("normalize", bool, "true or false")
     return Encode(
         items=_items(request.items, _wire.given(instruction), call.limits.items),
-        model=_model(call, options),
+        model=call.params["id"],
         role=_role(params.is_query if is_query is None else is_query),
         dims=options.take("dimensions", Annotated[int, Meta(ge=1)], "an integer of at least 1"),
-        normalize=True if normalize is None else normalize,
+        normalize=normalize,
         overflow=options.overflow(),
         max_tokens=options.window(),
         dtype=_dtype(params.output_dtype or options.take("output_dtype", str, "a string")),
         kinds=_kinds(params.output_types or options.take("output_types", list[str], "strings")),
         adapter=options.adapter(),
+        profile=_profile(options),
+        yields=True,
     )
 
 
@@ -110,7 +112,7 @@ _KINDS: tuple[Kind, ...] = ("dense", "sparse", "multivector")
 
 def _kinds(wanted: Sequence[str] | None) -> tuple[Kind, ...]:
     if not wanted:
-        return ("dense",)
+        return ()
     if not set(wanted) <= set(_KINDS):
         words = ", ".join(_KINDS)
         raise BadRequest(
@@ -123,26 +125,30 @@ def _role(is_query: bool | None) -> str | None:
     return None if is_query is None else "query" if is_query else "document"
 
 
-def _dtype(word: str | None) -> Dtype:
-    if (word or "float32") not in DTYPES:
+def _dtype(word: str | None) -> Dtype | None:
+    if word and word not in DTYPES:
         raise BadRequest(
             f"`params.output_dtype` must be one of {', '.join(DTYPES)}.",
             param="params.output_dtype",
         )
-    return cast("Dtype", word or "float32")
+    return cast("Dtype | None", word or None)
 
 
 def decode_score(call: Call) -> Task:
     request = _read(call, SieScoreRequest)
     options = Options(request.options, "options")
+    weights = options.weights()
+    raw = options.take("raw_scores", bool, "true or false")
     return Score(
         query=_item(request.query, "query", _wire.given(request.instruction)),
         items=_items(request.items, None, call.limits.items),
-        model=_model(call, options),
-        raw=bool(options.take("raw_scores", bool, "true or false")),
+        model=call.params["id"],
+        profile=_profile(options),
+        raw=bool(weights) if raw is None else raw,  # a mode is named for the score it gives
         overflow=options.overflow(),
         max_tokens=options.window(),
         adapter=options.adapter(),
+        weights=weights,
     )
 
 
@@ -150,12 +156,20 @@ def decode_extract(call: Call) -> Task:
     request = _read(call, SieExtractRequest)
     params = request.params or SieExtractParams()
     options = Options(params.options)
-    threshold = options.take("threshold", float, "a number")
+    threshold = options.take("threshold", Share, "a number from 0 to 1")
+    template = options.take("hypothesis_template", str, "a string")
+    instruction = params.instruction or options.take("instruction", str, "a string")
     return Extract(
-        items=_items(request.items, _wire.given(params.instruction), call.limits.items),
-        model=_model(call, options),
-        labels=tuple(params.labels or ()),
+        items=_items(request.items, _wire.given(instruction), call.limits.items),
+        model=call.params["id"],
+        profile=_profile(options),
+        labels=tuple(params.labels or options.take("labels", list[str], "strings") or ()),
         threshold=params.threshold if threshold is None else threshold,
+        multi_label=options.take("multi_label", bool, "true or false"),
+        template=_wire.given(template),
+        top=options.take("top_k", Annotated[int, Meta(ge=1)], "an integer of at least 1"),
+        overflow=options.overflow(),
+        max_tokens=options.window(),
     )
 
 
@@ -184,7 +198,7 @@ def encode_encode(call: Call, task: Task, result: Result) -> Reply:
     items: list[SieEncoded] = []
     for item, output in zip(task.items, result.outputs, strict=True):
         assert isinstance(output, Vectors)  # noqa: S101 - what an Encode gives
-        entry = _encoded(output, result, task.dtype, packed=packed)
+        entry = _encoded(output, result, packed=packed)
         items.append(entry if item.id is None else {"id": item.id, **entry})
     timing = result.timing
     reply = SieEncodeReply(
@@ -207,10 +221,11 @@ def _wants_json(call: Call) -> bool:
     return "application/json" in accepted.lower() and not _msgpack.is_msgpack(accepted)
 
 
-def _encoded(vectors: Vectors, result: Result, dtype: Dtype, *, packed: bool) -> SieEncoded:
+def _encoded(vectors: Vectors, result: Result, *, packed: bool) -> SieEncoded:
     def written(array: Array) -> Any:
         return _msgpack.pack_array(array) if packed else array
 
+    dtype = result.dtype
     name = "binary" if dtype == "ubinary" else dtype
     entry = SieEncoded()
     if vectors.dense is not None:
@@ -256,17 +271,23 @@ def _named(item: Item, index: int) -> str:
 def encode_extract(call: Call, task: Task, result: Result) -> Reply:
     assert isinstance(task, Extract)  # noqa: S101 - `decode_extract` makes nothing else
     items = [
-        SieExtracted(
-            id=_named(item, index),
-            entities=[],
-            relations=[],
-            classifications=[],
-            objects=[],
-            data={},
-        )
-        for index, item in enumerate(task.items)
+        _extracted(_named(item, index), output)
+        for index, (item, output) in enumerate(zip(task.items, result.outputs, strict=True))
     ]
-    return _write(call, {"model": task.model or result.card.name, "items": items}, "items")
+    reply = SieExtractReply(
+        model=task.model or result.card.name,
+        items=items,
+        usage=SieUsage(input_tokens=result.usage.tokens),
+    )
+    return _write(call, cast("Mapping[str, Any]", reply), "items")
+
+
+def _extracted(name: str, output: Output) -> SieExtracted:
+    assert isinstance(output, Findings)  # noqa: S101 - what an Extract gives
+    classes = [SieClass(label=one.label, score=one.score) for one in output.classes]
+    return SieExtracted(
+        id=name, entities=[], relations=[], classifications=classes, objects=[], data={}
+    )
 
 
 # ── faults ───────────────────────────────────────────────────────────────────────────────
@@ -285,18 +306,15 @@ _WORDS: tuple[tuple[type[Fault], int, str], ...] = (
     (errors.Forbidden, 403, "FORBIDDEN"),
     (errors.TooSlow, 408, "REQUEST_TIMEOUT"),
     (errors.Overloaded, 503, "QUEUE_FULL"),
+    (errors.LoadFailed, 502, "MODEL_LOAD_FAILED"),
+    (errors.LoadingAdapter, 503, "LORA_LOADING"),
+    (errors.Loading, 503, "MODEL_LOADING"),
     (errors.ModelFailed, 500, "INFERENCE_ERROR"),
     (Fault, 500, "INTERNAL_ERROR"),
 )
 
 
 def _word(fault: Fault) -> tuple[int, str]:
-    if isinstance(fault, errors.Loading):
-        # without a time after which to ask again it will not be loaded
-        if not fault.retry_after:
-            return 502, "MODEL_LOAD_FAILED"
-        adapter = isinstance(fault, errors.LoadingAdapter)
-        return 503, "LORA_LOADING" if adapter else "MODEL_LOADING"
     return next((status, word) for kind, status, word in _WORDS if isinstance(fault, kind))
 
 
@@ -341,12 +359,12 @@ class Sie:
             path="/v1/extract/{id:path}",
             decode=decode_extract,
             encode=encode_extract,
-            summary="Find entities and classes in items (SIE).",
+            summary="Classify items (SIE).",
             request=SieExtractRequest,
             response=SieExtractReply,
             example={
-                "items": [{"text": "Tim Cook is the CEO of Apple Inc."}],
-                "params": {"labels": ["person", "organization", "role"]},
+                "items": [{"text": "The match ended in a draw after extra time."}],
+                "params": {"labels": ["sports", "politics", "cooking"]},
             },
             counted="extract",
             items="items",
@@ -362,16 +380,23 @@ class Sie:
         headers = {**_wire.fault_headers(fault), "x-sie-error-code": code}
         if code == "QUEUE_FULL":
             headers.setdefault("retry-after", "1")
-        if code == "MODEL_LOAD_FAILED":
-            detail |= {"error_class": "UNKNOWN", "permanent": True, "attempts": 1}
+        if isinstance(fault, errors.LoadFailed):
+            detail |= {
+                "error_class": fault.cause,
+                "permanent": fault.retry_after is None,
+                "attempts": fault.attempts,
+            }
         # its TypeScript client looks for the code at the top, the others inside of `detail`
         return _wire.write({"detail": detail, "code": code}, status, headers)
 
 
 _FIELDS = {
+    "adapter": "params.options.lora_id",
     "dims": "params.options.dimensions",
     "kinds": "params.output_types",
-    "adapter": "params.options.lora_id",
+    "labels": "params.labels",
+    "template": "params.options.hypothesis_template",
+    "weights": "options.score_mode",
 }
 
 PLUGIN = Sie()

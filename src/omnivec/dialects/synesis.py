@@ -200,7 +200,7 @@ def decode_embeddings(call: Call) -> Task:
         ),
         model=_wire.model_name(request.model),
         dims=_dimension(request.dimension),
-        normalize=True if request.normalize is None else request.normalize,
+        normalize=request.normalize,
     )
 
 

@@ -1,8 +1,9 @@
-"""Reranking as Text Embeddings Inference does it: bare arrays out, errors of its own."""
+"""Reranking and classifying as Text Embeddings Inference does it: bare arrays out, errors of
+its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, NotRequired, TypedDict
 
 import msgspec
@@ -18,7 +19,7 @@ from omnivec.core.errors import (
     TooLong,
     Unsupported,
 )
-from omnivec.core.nouns import Call, Item, Reply, Result, Score, Task, Text
+from omnivec.core.nouns import Call, Extract, Findings, Item, Reply, Result, Score, Task, Text
 from omnivec.core.seams import Endpoint
 from omnivec.dialects import _wire
 
@@ -86,6 +87,74 @@ def encode_rerank(call: Call, task: Task, result: Result) -> Reply:
     return _wire.write(ranks)
 
 
+# ── classifying ──────────────────────────────────────────────────────────────────────────
+
+
+class TeiPredictRequest(msgspec.Struct, kw_only=True):
+    """Texts to classify."""
+
+    inputs: Annotated[
+        str | list[str | list[str]],
+        Meta(
+            description="A text, or an array of arrays that hold one each.",
+            examples=["I like you.", [["I like you."], ["I hate pineapples."]]],
+        ),
+    ]
+    model: _wire.ModelName = None
+    raw_scores: Annotated[bool | None, Meta(description="Refused where it is true.")] = None
+    truncate: _wire.Truncate = None
+    truncation_direction: Annotated[
+        str | None, Meta(description='"right", in any case; nothing else is cut.')
+    ] = None
+
+
+class TeiPrediction(TypedDict):
+    """One label's score."""
+
+    score: Annotated[float, Meta(description="0 to 1.")]
+    label: str
+
+
+def decode_predict(call: Call) -> Task:
+    request = _wire.read(call, TeiPredictRequest)
+    if request.raw_scores:
+        raise Unsupported("Scores come as probabilities only.", param="raw_scores")
+    texts, call.memo["single"] = _texts(request.inputs)
+    _wire.check_count(len(texts), call.limits.items, "inputs", TooLarge)
+    _wire.overflow(request.truncation_direction, "truncation_direction")
+    return Extract(
+        items=tuple(Item((Text(text),)) for text in texts),
+        model=_wire.model_name(request.model),
+        overflow=_wire.overflow(request.truncate, "truncate"),
+    )
+
+
+def _texts(inputs: str | Sequence[str | list[str]]) -> tuple[list[str], bool]:
+    """The texts, and whether it is one whose answer has no array around it."""
+    if isinstance(inputs, str):
+        return [inputs], True
+    if len(inputs) == 1 and isinstance(inputs[0], str):
+        return [inputs[0]], True
+    texts = [one[0] for one in inputs if isinstance(one, list) and len(one) == 1]
+    if len(texts) < len(inputs):
+        raise BadRequest(
+            "`inputs` must be a text or an array of arrays of one text each; pairs of texts are "
+            "not classified.",
+            param="inputs",
+        )
+    return texts, False
+
+
+def encode_predict(call: Call, task: Task, result: Result) -> Reply:
+    del task
+    rows = [
+        [TeiPrediction(score=one.score, label=one.label) for one in output.classes]
+        for output in result.outputs
+        if isinstance(output, Findings)
+    ]
+    return _wire.write(rows[0] if call.memo["single"] else rows)
+
+
 # TEI's status and word for each fault, the most particular class first.
 _WORDS: tuple[tuple[type[Fault], int, str], ...] = (
     (TooLong, 413, "Validation"),
@@ -117,6 +186,18 @@ class Tei:
             recognises=is_tei,
             counted="rerank",
             items="texts",
+        ),
+        Endpoint(
+            method="POST",
+            path="/predict",
+            decode=decode_predict,
+            encode=encode_predict,
+            summary="Classify texts by the model's own labels (Text Embeddings Inference).",
+            request=TeiPredictRequest,
+            response=list[TeiPrediction | list[TeiPrediction]],
+            example={"inputs": "I like you."},
+            counted="extract",
+            items="inputs",
         ),
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Self
 
+from omnivec.core.checkpoint import Cause, CheckpointError
 from omnivec.engine.catalog import Spec
 
 
@@ -77,44 +78,69 @@ def _nobody(*_values: object, **_options: object) -> None:
     return
 
 
-def explain(error: BaseException, spec: Spec, cache: Path) -> str:
+def explain(error: BaseException, spec: Spec, cache: Path) -> CheckpointError:
     """Why a download failed and what to do, for the person who runs the server."""
+    return CheckpointError(*_told(_cause(error), spec, cache))
+
+
+def _told(error: BaseException, spec: Spec, cache: Path) -> tuple[str, Cause]:
     from huggingface_hub import constants, errors
 
     name, host = spec.source, constants.ENDPOINT
-    match _cause(error):
+    match error:
         case errors.GatedRepoError():
             return (
-                f"{name} is gated: accept its terms at {host}/{name}, then set HF_TOKEN to a "
-                "token of that account"
+                (
+                    f"{name} is gated: accept its terms at {host}/{name}, then set HF_TOKEN to a "
+                    "token of that account"
+                ),
+                "GATED",
             )
         case errors.RevisionNotFoundError():
-            return f"{name} has no revision {spec.revision!r}; accepted: a branch, a tag, a commit"
+            return (
+                f"{name} has no revision {spec.revision!r}; accepted: a branch, a tag, a commit",
+                "NOT_FOUND",
+            )
         case errors.RepositoryNotFoundError():
             return (
-                f"there is no model {name} on {host}, or it is private; check the spelling, or "
-                "set HF_TOKEN to a token that may read it"
+                (
+                    f"there is no model {name} on {host}, or it is private; check the spelling, or "
+                    "set HF_TOKEN to a token that may read it"
+                ),
+                "NOT_FOUND",
             )
         case errors.OfflineModeIsEnabled():
             return (
-                f"{name} is not in the cache ({cache}) and HF_HUB_OFFLINE is set; unset it, or "
-                f"run `omnivec pull {name}` where there is a network and copy the cache"
+                (
+                    f"{name} is not in the cache ({cache}) and HF_HUB_OFFLINE is set; unset it, or "
+                    f"run `omnivec pull {name}` where there is a network and copy the cache"
+                ),
+                "NETWORK",
             )
         case errors.HfHubHTTPError() as answer:
             status = getattr(answer.response, "status_code", "an error")
-            return f"{host} answered {status} for {name}; try again later"
+            return (f"{host} answered {status} for {name}; try again later", "NETWORK")
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return (
-                f"the disk is full: {name} does not fit below {cache}; make room, or set HF_HOME "
-                "to a folder on another disk"
+                (
+                    f"the disk is full: {name} does not fit below {cache}; make room, or set "
+                    "HF_HOME to a folder on another disk"
+                ),
+                "UNKNOWN",
             )
         case OSError(errno=errno.EACCES | errno.EPERM | errno.EROFS):
-            return f"{cache} cannot be written; change its owner, or set HF_HOME to another folder"
+            return (
+                f"{cache} cannot be written; change its owner, or set HF_HOME to another folder",
+                "UNKNOWN",
+            )
         case _:
             return (
-                f"{name} is not in the cache and {host} cannot be reached; check the network, "
-                f"set HTTPS_PROXY or HF_ENDPOINT, or copy the cache ({cache}) from a machine "
-                f"where `omnivec pull {name}` worked"
+                (
+                    f"{name} is not in the cache and {host} cannot be reached; check the network, "
+                    f"set HTTPS_PROXY or HF_ENDPOINT, or copy the cache ({cache}) from a machine "
+                    f"where `omnivec pull {name}` worked"
+                ),
+                "NETWORK",
             )
 
 

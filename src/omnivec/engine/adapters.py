@@ -11,11 +11,11 @@ import msgspec
 
 from omnivec.core.adapter import Adapter
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.nouns import Card
-from omnivec.engine.catalog import ALIAS, BUILT_IN, Spec, resolve
+from omnivec.engine.catalog import ALIAS, Spec, resolve
 
 log = logging.getLogger("omnivec.engine")
 
+WEIGHTLESS = "omnivec-"  # how the architectures that come with the program are called
 MODEL = re.compile(r"(.+)@([^@]+)")
 
 
@@ -51,12 +51,12 @@ def _read(argument: str) -> tuple[Adapter, str | None]:
 def _choose(adapter: Adapter, model: str | None, specs: Sequence[Spec]) -> str:
     """The model that was named; the one that the adapter names as its base; or, where that is
     not served, the only one that has weights."""
-    cards = [Card(name=spec.name, aliases=spec.aliases) for spec in specs]
+    cards = [spec.card() for spec in specs]
     wanted = model or adapter.base
     base = resolve(wanted, cards) or resolve(Path(wanted).name, cards)
     if base is not None:
         return base
-    able = [card.name for card in cards if BUILT_IN.keys().isdisjoint((card.name, *card.aliases))]
+    able = [card.name for card in cards if not card.architecture.startswith(WEIGHTLESS)]
     if model is None and len(able) == 1:
         log.warning(
             "adapter %s: its base is %r, and it is applied to %s", adapter.name, wanted, able[0]

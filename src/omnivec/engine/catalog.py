@@ -7,7 +7,7 @@ compared with the names that are served, and no file system is asked about it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,8 @@ import msgspec
 from omnivec.core.adapter import Adapter
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.nouns import Card
+from omnivec.core.settings import SettingsError
+from omnivec.engine.entries import Entry, Package, files, over, read
 
 MODELS = Path(__file__).parent.parent / "models"
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
@@ -26,33 +28,7 @@ ID = re.compile(rf"{WORD}(/{WORD})?")
 ALIAS = re.compile(rf"({WORD}(?:/{WORD})?)=(.+)")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}")
 TEST = re.compile(r"(fake(?:-reranker)?)(?::(.*))?")
-BUILT_IN = {"omnivec/bm25": ("bm25", ("bm25", "Qdrant/bm25"))}
-"""Models without weights that come with the program: their folder and what else they are called."""
 OPTION = re.compile(r"([a-z_]+)=([^,=]+)")
-
-
-class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Weights that come as a Python package: `file` in `folder` of `module` has `sha256`."""
-
-    name: str
-    version: str
-    module: str
-    folder: str
-    file: str
-    sha256: str
-
-
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model that the catalogue knows. `dims` and `tokens` are for lists only: what a
-    checkpoint says of itself is asked when it is there."""
-
-    id: str
-    aliases: tuple[str, ...] = ()
-    dims: int | None = None
-    tokens: int | None = None
-    task: Literal["encode", "score"] = "encode"
-    overrides: Mapping[str, Any] = {}
-    package: Package | None = None
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -60,7 +36,7 @@ class Spec(msgspec.Struct, frozen=True):
 
     `name` is what clients see, `aliases` what else they may say. `source` is a Hugging Face
     id ("hub") or a folder ("folder"). `overrides`, `options` and `adapters` go to the
-    checkpoint.
+    checkpoint. `entry` is what the catalogue has under its name.
     """
 
     name: str
@@ -71,61 +47,61 @@ class Spec(msgspec.Struct, frozen=True):
     options: Mapping[str, str] = {}
     overrides: Mapping[str, Any] = {}
     package: Package | None = None
+    entry: Entry | None = None
     adapters: tuple[Adapter, ...] = ()
 
-
-class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: str
-    aliases: tuple[str, ...] = ()
-    dims: int | None = None
-    tokens: int | None = None
-
-
-class _Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Models that share what their repositories do not say."""
-
-    models: tuple[_Line, ...]
-    task: Literal["encode", "score"] = "encode"
-    prompts: dict[str, str] | None = None
-    pooling: str | None = None
-    max_tokens: int | None = None
-    package: Package | None = None
-
-    def entries(self) -> Iterator[Entry]:
-        said = {"prompts": self.prompts, "pooling": self.pooling, "max_tokens": self.max_tokens}
-        overrides = {key: value for key, value in said.items() if value is not None}
-        for line in self.models:
-            yield Entry(
-                id=line.id,
-                aliases=line.aliases,
-                dims=line.dims,
-                tokens=line.tokens,
-                task=self.task,
-                overrides=overrides,
-                package=self.package,
-            )
-
-
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    group: tuple[_Group, ...]
+    def card(self) -> Card:
+        """What is known before its files are looked at: a name alone, or what lists need."""
+        known = self.entry.card() if self.entry else Card(name=self.name)
+        adapters = tuple(adapter.name for adapter in self.adapters)
+        return msgspec.structs.replace(
+            known, name=self.name, aliases=self.aliases, adapters=adapters
+        )
 
 
 # ── a person's argument ──────────────────────────────────────────────────────────────────
 
 
 class Catalog:
-    """The known models, from the TOML files of one folder.
+    """The known models, from TOML files and folders of them. What a later place says of a
+    model wins over an earlier one's.
 
-    Raises RuntimeError for a file that is not as `_Group` says or an id that comes twice.
+    Raises SettingsError for a file that is not as `entries.Facts` says, for an id that comes
+    twice in one place, and for a name that two models have.
     """
 
-    def __init__(self, folder: Path = MODELS) -> None:
+    def __init__(self, *places: Path) -> None:
         self.entries: dict[str, Entry] = {}
-        for path in sorted(folder.glob("*.toml")):
-            for entry in _read(path):
-                if entry.id in self.entries:
-                    raise RuntimeError(f"{path.name}: {entry.id} is in the catalogue already")
-                self.entries[entry.id] = entry
+        self._ids: dict[str, str] = {}  # of every id and alias, in lower case
+        for place in places or (MODELS,):
+            found: set[str] = set()
+            for file in files(place):
+                for entry in read(file):
+                    self._add(entry, file, found)
+
+    @property
+    def listed(self) -> tuple[Entry, ...]:
+        """Those that this release can load."""
+        return tuple(entry for entry in self.entries.values() if not entry.unserved)
+
+    def _add(self, entry: Entry, file: Path, found: set[str]) -> None:
+        if not ID.fullmatch(entry.id):
+            raise SettingsError(f"catalogue {file}: {entry.id!r} is not an id; accepted: org/name")
+        known = self._ids.get(entry.id.casefold())
+        if known is not None:
+            if known in found:
+                raise SettingsError(f"catalogue {file}: {entry.id} is there twice")
+            before = self.entries[known]
+            aliases = tuple(dict.fromkeys((*before.aliases, *entry.aliases)))
+            entry = over(msgspec.structs.replace(entry, id=known, aliases=aliases), before)
+        found.add(entry.id)
+        self.entries[entry.id] = entry
+        for name in (entry.id, *entry.aliases):
+            if self._ids.setdefault(name.casefold(), entry.id) != entry.id:
+                raise SettingsError(
+                    f"catalogue {file}: {entry.id} cannot be called {name}; "
+                    f"{self._ids[name.casefold()]} is"
+                )
 
     def specs(self, arguments: Sequence[str], *, revision: str | None = None) -> list[Spec]:
         """One for each argument, or the default model's when there is none. `revision` holds
@@ -151,12 +127,9 @@ class Catalog:
         alias, target = (named[1], named[2]) if named else (None, text)
         test = TEST.fullmatch(target)
         if test is not None:
-            spec = _test(test[1], test[2])
-        elif target in BUILT_IN:
-            folder, aliases = BUILT_IN[target]
-            spec = Spec(target, str(MODELS / folder), "folder", aliases)
+            spec = msgspec.structs.replace(_test(test[1], test[2]), entry=self.find(test[1]))
         elif looks_like_path(target) or holds_model(Path(target)):
-            spec = _folder(target)
+            spec = self._folder(target, alias)
         else:
             spec = self._hub(target, revision)
         if alias is None:
@@ -165,11 +138,19 @@ class Catalog:
 
     def find(self, name: str) -> Entry | None:
         """The known model of that id or alias, whatever the case."""
-        wanted = name.casefold()
-        for entry in self.entries.values():
-            if wanted in (one.casefold() for one in (entry.id, *entry.aliases)):
-                return entry
-        return None
+        known = self._ids.get(name.casefold())
+        return None if known is None else self.entries[known]
+
+    def _folder(self, target: str, alias: str | None) -> Spec:
+        """A folder is known by the name that a person gives it, or by its own."""
+        try:
+            folder = Path(target).expanduser()
+        except RuntimeError as error:
+            raise CheckpointError(f"{target!r}: there is no such user's home") from error
+        name = folder.resolve().name or "model"
+        entry = self.find(alias or name)
+        overrides = entry.overrides if entry else {}
+        return Spec(name, str(folder), "folder", overrides=overrides, entry=entry)
 
     def _hub(self, target: str, revision: str | None) -> Spec:
         name, at, own = target.partition("@")
@@ -183,31 +164,29 @@ class Catalog:
             raise CheckpointError(
                 f"{target!r}: the revision is not one; accepted: a branch, a tag or a commit"
             )
-        entry = self.find(name) or Entry(id=name)
+        entry = self.find(name)
+        if entry is None:
+            return Spec(name, name, "hub", revision=revision)
+        here = entry.folder is not None and not at
         return Spec(
             name=entry.id,
-            source=entry.id,
-            kind="hub",
+            source=entry.folder if here and entry.folder else entry.id,
+            kind="folder" if here else "hub",
             aliases=entry.aliases,
-            revision=revision,
+            revision=None if here else revision,
             overrides=entry.overrides,
             package=entry.package if revision in (None, "main") else None,
+            entry=entry,
         )
 
 
 @cache
-def catalog() -> Catalog:
-    """The one that is shipped, read once."""
-    return Catalog()
-
-
-def _read(path: Path) -> Iterator[Entry]:
-    try:
-        groups = msgspec.toml.decode(path.read_bytes(), type=_File).group
-    except msgspec.DecodeError as error:
-        raise RuntimeError(f"{path.name}: {error}") from error
-    for group in groups:
-        yield from group.entries()
+def catalog(own: str | None = None) -> Catalog:
+    """The shipped one with a person's `own` entries, from a file or a folder, on top. Read
+    once. Raises SettingsError."""
+    if own is None:
+        return Catalog(MODELS)
+    return Catalog(MODELS, Path(own).expanduser())
 
 
 def looks_like_path(text: str) -> bool:
@@ -216,14 +195,6 @@ def looks_like_path(text: str) -> bool:
 
 def holds_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("config.json", "modules.json"))
-
-
-def _folder(target: str) -> Spec:
-    try:
-        folder = Path(target).expanduser()
-    except RuntimeError as error:
-        raise CheckpointError(f"{target!r}: there is no such user's home") from error
-    return Spec(name=folder.resolve().name or "model", source=str(folder), kind="folder")
 
 
 def _test(name: str, text: str | None) -> Spec:
@@ -238,15 +209,16 @@ def _test(name: str, text: str | None) -> Spec:
 
 # ── a client's name ──────────────────────────────────────────────────────────────────────
 
-NAME = re.compile(r"/?(?:[A-Za-z0-9_.-]+/){0,2}[A-Za-z0-9_.-]+(?::latest)?")
+NAME = re.compile(r"/?(?:[A-Za-z0-9_.-]+/){0,2}[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)?")
+LATEST = "latest"
 
 
 def resolve(requested: str | None, served: Sequence[Card]) -> str | None:
     """The name of the served model that a request means, or None.
 
     In this order, the first that fits: the name or an alias as it is; without regard to case,
-    to `:latest`, `openai/` or a leading `/models/`; a name without its organisation on one of
-    the two sides, when it fits one model only.
+    to a `:profile`, `openai/` or a leading `/models/`; a name without its organisation on one
+    of the two sides, when it fits one model only.
     """
     if requested is None or not 0 < len(requested) <= 256:  # noqa: PLR2004 - longer than any id
         return None
@@ -259,7 +231,7 @@ def resolve(requested: str | None, served: Sequence[Card]) -> str | None:
 
 
 def _loosely(requested: str, served: Sequence[Card]) -> str | None:
-    plain = requested.removesuffix(":latest").removeprefix("/").removeprefix("models/")
+    plain = requested.partition(":")[0].removeprefix("/").removeprefix("models/")
     forms = {requested, plain, plain.removeprefix("openai/")}
     for card in served:
         names = {one.casefold() for one in (card.name, *card.aliases)}
@@ -275,3 +247,12 @@ def _same_without_organisation(forms: set[str], card: Card) -> bool:
     if "/" in name:
         return name.rpartition("/")[2] in forms
     return name in {form.rpartition("/")[2] for form in forms if form.count("/") == 1}
+
+
+def profile_of(requested: str, card: Card) -> str | None:
+    """The profile in `model:profile`, where the request means that card's model. `latest` is
+    none: clients of other servers put it behind any name."""
+    _, colon, profile = requested.rpartition(":")
+    if not colon or requested == card.name or requested in card.aliases:
+        return None
+    return None if profile.casefold() == LATEST else profile

@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.engine.catalog import Package, Spec, holds_model
+from omnivec.engine.catalog import Spec, holds_model
+from omnivec.engine.entries import Package
 
 Progress: TypeAlias = Callable[[int, int], None]  # bytes done, bytes in all (0: not known yet)
 
-# What is worth downloading: descriptions, tokenizers and safetensors, not the same weights
-# again in other formats.
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+# What is worth downloading: descriptions, tokenizers, safetensors and the heads that some models
+# keep beside them, not the same weights again in other formats.
+WANTED = (
+    *("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken"),
+    *("artifact.metadata", "sparse_linear.pt", "colbert_linear.pt"),
+)
+PICKLED = ("pytorch_model*.bin",)  # for a model whose entry says `pickle`
 UNWANTED = (
     "onnx/*",
     "openvino/*",
@@ -134,13 +139,23 @@ def _cached(spec: Spec) -> Path | None:
 def _whole(spec: Spec) -> Path | None:
     """The cached snapshot, when it is certain that nothing of it is missing."""
     folder = _cached(spec)
-    if folder is None or next(_gaps(folder), None) is not None:
+    if folder is None or next(_gaps(folder, spec), None) is not None:
         return None
-    return folder if _says_all(folder) or _is_listed_whole(spec) else None
+    # other libraries fetch a model that is pickled without the heads beside it
+    told = _says_all(folder) and not spec.overrides.get("pickle")
+    return folder if told or _is_listed_whole(spec) else None
 
 
-def _gaps(folder: Path) -> Iterator[str]:
+def _wanted(spec: Spec) -> list[str]:
+    """The patterns of the files to download."""
+    return [*WANTED, *(PICKLED if spec.overrides.get("pickle") else ())]
+
+
+def _gaps(folder: Path, spec: Spec) -> Iterator[str]:
     """What a snapshot lacks, as far as its own files tell."""
+    weights = ["*.safetensors", "*/*.safetensors"]
+    if spec.overrides.get("pickle"):
+        weights += PICKLED
     checkpoint = Checkpoint(folder.name, folder)
     if not holds_model(folder):
         yield "config.json"
@@ -153,7 +168,7 @@ def _gaps(folder: Path) -> Iterator[str]:
         index = checkpoint.json("model.safetensors.index.json")
         shards = set(index.get("weight_map", {}).values()) if isinstance(index, dict) else set()
         yield from sorted(shard for shard in shards if not checkpoint.has(str(shard)))
-    elif not any(_files(folder, "*.safetensors", "*/*.safetensors")):
+    elif not any(_files(folder, *weights)):
         yield "model.safetensors"
     if not any(_files(folder, *TOKENIZERS)):
         yield "tokenizer.json"
@@ -189,7 +204,7 @@ def _is_listed_whole(spec: Spec) -> bool:
             spec.source,
             revision=spec.revision,
             local_files_only=True,
-            allow_patterns=list(WANTED),
+            allow_patterns=_wanted(spec),
             ignore_patterns=list(UNWANTED),
         )
     except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
@@ -207,7 +222,7 @@ def _cached_anyhow(spec: Spec) -> tuple[Path, str]:
             f"{spec.source} is not in the cache ({cache_folder()}) and offline is set; run "
             f"`omnivec pull {spec.source}` where there is a network and copy the cache{install}"
         )
-    gaps = list(_gaps(folder))
+    gaps = list(_gaps(folder, spec))
     if gaps:
         raise CheckpointError(
             f"{spec.source} is incomplete in the cache ({', '.join(gaps[:3])} missing) and "
@@ -219,7 +234,7 @@ def _cached_anyhow(spec: Spec) -> tuple[Path, str]:
 def _despite(error: CheckpointError, spec: Spec) -> tuple[Path, str]:
     """The hub did not answer: a snapshot that has all we can name is better than none."""
     folder = _cached(spec)
-    if folder is None or next(_gaps(folder), None) is not None:
+    if folder is None or next(_gaps(folder, spec), None) is not None:
         raise error
     log.warning("%s; serving the copy in the cache", error)
     return folder, folder.name
@@ -276,18 +291,18 @@ def download(spec: Spec, progress: Progress | None = None) -> Path:
                 snapshot_download(
                     spec.source,
                     revision=spec.revision,
-                    allow_patterns=list(WANTED),
+                    allow_patterns=_wanted(spec),
                     ignore_patterns=list(UNWANTED),
                     tqdm_class=meter,
                 )
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(explain(error, spec, cache_folder())) from error
-    gaps = list(_gaps(folder))
+            raise explain(error, spec, cache_folder()) from error
+    gaps = list(_gaps(folder, spec))
     if gaps:
         raise CheckpointError(
             f"{spec.source} on the hub has no {gaps[0]}; accepted: a repository with config.json, "
-            "a tokenizer and safetensors (a pickle-only one can run code when it is opened)"
+            "a tokenizer and safetensors (weights that are only pickled are not opened)"
         )
     return folder
 

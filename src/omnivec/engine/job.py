@@ -68,14 +68,16 @@ def _mailbox() -> Mailbox:
 class Job:
     """Filled by one thread at a time, under a lock of theirs; awaited on the event loop.
 
-    `outputs` has a place for each item, `asked` of which come before the request's first. The
-    first fault ends the job, and what it still has in the queue is dropped there as departed.
+    `outputs` has a place for each item, `asked` of which come before the request's first, and
+    `each` of which stand for one of the request's. The first fault ends the job, and what it
+    still has in the queue is dropped there as departed.
     """
 
-    def __init__(self, items: int, asked: int = 0) -> None:
+    def __init__(self, items: int, asked: int = 0, each: int = 1) -> None:
         self.arrived = time.monotonic()
         self.size = items
         self.asked = asked
+        self.each = each
         self.cost = 0
         self.tokens = 0
         self.cut = 0

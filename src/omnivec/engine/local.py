@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import msgspec
 
 from omnivec.core.errors import (
     BadRequest,
+    LoadFailed,
     Loading,
     LoadingAdapter,
     UnknownModel,
@@ -24,6 +24,7 @@ from omnivec.core.nouns import (
     Dtype,
     Encode,
     Extract,
+    Keep,
     Output,
     Result,
     Score,
@@ -34,15 +35,29 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.outputs import dense
 from omnivec.core.quantise import quantise
-from omnivec.core.settings import Settings
+from omnivec.core.settings import Settings, budget
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.catalog import resolve
+from omnivec.engine.findings import check_labels, find, units_each
 from omnivec.engine.intake import CHUNK, Feed, Intake
 from omnivec.engine.job import Job
-from omnivec.engine.outputs import cosine, dot, finish, maxsim, relevance, unbounded
+from omnivec.engine.outputs import cosine, dot, finish, maxsim, mixed, relevance, unbounded
 from omnivec.engine.resident import Resident
+from omnivec.engine.roster import Roster
 from omnivec.engine.store import Store
-from omnivec.engine.work import Splitter, check_adapter, check_dims, check_kinds, is_short, letters
+from omnivec.engine.wishes import chosen, settle
+from omnivec.engine.work import (
+    COMPARED,
+    Splitter,
+    Work,
+    check_adapter,
+    check_dims,
+    check_kinds,
+    check_weights,
+    compared,
+    is_short,
+    letters,
+)
 
 MANY = 128
 """Outputs that are cut and normalised on the event loop at most."""
@@ -62,23 +77,24 @@ class LocalEngine:
     ) -> None:
         self._store = store
         self._residents = {resident.card.name: resident for resident in residents}
+        self._known = _by_name(residents)
+        self._roster = Roster(
+            residents, budget(settings.memory), settings.load_wait, settings.idle_unload
+        )
         self._splitter = splitter
         self._settings = settings
         self._intake = Intake(threads)
-        self._loads = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     async def load(self) -> None:
-        """Open the models one after the other; each reports its own failure in its card."""
-        for resident in self._residents.values():
-            await resident.load(self._loads)
+        """Open the models that are served from the start, one after the other; each reports
+        its own failure in its card."""
+        await self._roster.start(lazy=self._settings.lazy)
 
     async def close(self) -> None:
-        for resident in self._residents.values():
-            await resident.close()
+        await self._roster.close()
         self._intake.close()
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
-        self._loads.shutdown(wait=False)
 
     @property
     def cards(self) -> tuple[Card, ...]:
@@ -102,17 +118,30 @@ class LocalEngine:
     async def run(self, task: Task) -> Result:
         if isinstance(task, Describe):
             return self._describe(task)
-        if isinstance(task, Extract):
-            return self._refuse(task)
+        if isinstance(task, Keep):
+            return await self._keep(task)
         task = self._adapted(task)
         resident = self._choose(task)
-        batcher = await _ready(resident, task)
+        if (card := resident.card).state != "loaded":  # before others make room for it
+            early = settle(task, card)
+            if card.tasks:
+                _check(early, card, self._settings.max_items)
+        batcher = await self._acquire(resident, task)
+        try:
+            return await self._answer(task, resident, batcher)
+        finally:
+            self._roster.release(resident)
+
+    async def _answer(self, task: Work, resident: Resident, batcher: Batcher) -> Result:
         card = resident.card
-        _check(task, card)
+        task = settle(task, card)
+        _check(task, card, self._settings.max_items)
         # for a bi-encoder the query is a unit of its own before the documents
         asked = int(isinstance(task, Score) and card.scoring != "cross-encoder")
-        batcher.admit(len(task.items) + asked)
-        job = Job(len(task.items) + asked, asked)
+        each = units_each(task, card) if isinstance(task, Extract) else 1
+        size = len(task.items) * each + asked
+        batcher.admit(size)
+        job = Job(size, asked, each)
         split = partial(self._splitter.units, task, card)
         feed = Feed(batcher, resident.memory, job, split, letters(task.items[:CHUNK]))
         self._intake.put(feed, short=is_short(task) and not resident.memory.waits)
@@ -122,15 +151,18 @@ class LocalEngine:
         return Result(
             card=card,
             outputs=outputs,
-            usage=Usage(job.tokens, len(task.items), job.cut),
+            usage=Usage(job.tokens, len(task.items), -(-job.cut // each)),
             timing=Timing(seconds, job.prepare, job.queue, job.inference),
             dims=self._length(task, card, found),
+            dtype=_dtype(task),
             ignored=_ignored(task, card),
         )
 
     # ── choosing ─────────────────────────────────────────────────────────────────────────
 
     def _find(self, name: str) -> Resident:
+        if (known := self._known.get(name)) is not None:
+            return known
         found = resolve(name, self.cards)
         if found is None:
             raise UnknownModel(
@@ -138,8 +170,8 @@ class LocalEngine:
             )
         return self._residents[found]
 
-    def _choose(self, task: Encode | Score) -> Resident:
-        verb = "encode" if isinstance(task, Encode) else "score"
+    def _choose(self, task: Work) -> Resident:
+        verb = _verb(task)
         if task.model is not None:
             return self._find(task.model)
         can = [r for r in self._residents.values() if _is_able(r.card, task)]
@@ -147,57 +179,72 @@ class LocalEngine:
             raise UnknownModel(f"No model here can {_ABILITY[verb]}.", param="model")
         return min(can, key=lambda resident: _reluctance(resident.card, verb))
 
-    def _adapted(self, task: Encode | Score) -> Encode | Score:
+    def _adapted(self, task: Work) -> Work:
         """A task whose model is called as an adapter is one for that adapter's model."""
-        if task.model is None or task.adapter is not None:
+        if isinstance(task, Extract) or task.model is None or task.adapter is not None:
             return task
         base = next((card.name for card in self.cards if task.model in card.adapters), None)
         if base is None or resolve(task.model, self.cards) is not None:
             return task
         return msgspec.structs.replace(task, model=base, adapter=task.model)
 
-    def _refuse(self, task: Extract) -> Result:
-        """No family here extracts yet. Raises UnknownModel, Unsupported."""
-        if task.model is not None:
-            self._find(task.model)
-        raise Unsupported("This model cannot extract anything from a text.", param="model")
+    async def _acquire(self, resident: Resident, task: Work) -> Batcher:
+        """Raises LoadFailed, Loading and, where an adapter was asked for, LoadingAdapter."""
+        adapter = None if isinstance(task, Extract) else task.adapter
+        check_adapter(adapter, resident.card)
+        try:
+            return await self._roster.acquire(resident)
+        except Loading as fault:
+            if adapter is None or isinstance(fault, LoadFailed):
+                raise
+            raise LoadingAdapter("The adapter is still loading.", retry_after=1) from None
 
     def _describe(self, task: Describe) -> Result:
         if task.model is not None:
             card = self._find(task.model).card
+            chosen(task, card)
             return Result(card=card, cards=(card,))
         return Result(card=self.cards[0] if self.cards else Card(name=""), cards=self.cards)
+
+    async def _keep(self, task: Keep) -> Result:
+        """Raises UnknownModel."""
+        resident = self._find(task.model)
+        if task.wish == "unload":
+            await self._roster.unload(resident)
+        else:
+            await self._roster.load(resident)
+        return Result(card=resident.card, cards=(resident.card,))
 
     # ── joining ──────────────────────────────────────────────────────────────────────────
 
     async def _joined(
-        self, task: Encode | Score, card: Card, outputs: Sequence[Output]
+        self, task: Work, card: Card, outputs: Sequence[Output]
     ) -> tuple[Output, ...]:
         """`_join`, off the event loop where it takes longer than going there and back."""
         if len(outputs) <= MANY:
             return self._join(task, card, outputs)
         return await asyncio.to_thread(self._join, task, card, outputs)
 
-    def _join(
-        self, task: Encode | Score, card: Card, outputs: Sequence[Output]
-    ) -> tuple[Output, ...]:
+    def _join(self, task: Work, card: Card, outputs: Sequence[Output]) -> tuple[Output, ...]:
         """The model's outputs as the answers to the task's items."""
         if isinstance(task, Score) and card.scoring == "cross-encoder":
             return tuple(outputs)
+        if isinstance(task, Extract):
+            return tuple(find(task, card, outputs))
         vectors = [output for output in outputs if isinstance(output, Vectors)]
         if isinstance(task, Score):
-            return _compared(card, vectors)
+            return _compared(task, card, vectors)
         rows: Sequence[Array | None] = [None] * len(vectors)
         if "dense" in task.kinds:
             dims = task.dims or self._default_dims(card)
-            matrix = finish(dense(vectors), dims, normalize=task.normalize)
-            rows = list(quantise(matrix, task.dtype))
+            matrix = finish(dense(vectors), dims, normalize=task.normalize is not False)
+            rows = list(quantise(matrix, _dtype(task)))
         return tuple(
-            Vectors(row, one.sparse, _rounded(one.multivector, task.dtype))
+            Vectors(row, one.sparse, _rounded(one.multivector, _dtype(task)))
             for row, one in zip(rows, vectors, strict=True)
         )
 
-    def _length(self, task: Encode | Score, card: Card, found: Sequence[Output]) -> int | None:
+    def _length(self, task: Work, card: Card, found: Sequence[Output]) -> int | None:
         """Of the vectors that are answered, before eight signs became a byte."""
         first = found[0]
         if not isinstance(task, Encode) or not isinstance(first, Vectors) or first.dense is None:
@@ -210,9 +257,20 @@ class LocalEngine:
         return wanted if wanted is None or card.dims is None else min(wanted, card.dims)
 
 
-def _compared(card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
+def _by_name(residents: Sequence[Resident]) -> dict[str, Resident]:
+    """Every name and alias as it is written; the first that has it keeps it."""
+    found: dict[str, Resident] = {}
+    for resident in residents:
+        for name in (resident.card.name, *resident.card.aliases):
+            found.setdefault(name, resident)
+    return found
+
+
+def _compared(task: Score, card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
     """The documents' scores, the first of the vectors being the query's."""
     query, documents = vectors[0], vectors[1:]
+    if task.weights and compared(task, card) != COMPARED.get(card.scoring):
+        return tuple(mixed(task.weights, query, documents))
     if card.scoring == "dot":
         return tuple(unbounded(dot(query, documents)))
     if card.scoring == "maxsim":
@@ -221,29 +279,33 @@ def _compared(card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
     return tuple(relevance(cosine(rows[0], rows[1:])))
 
 
+def _dtype(task: Work) -> Dtype:
+    return (task.dtype if isinstance(task, Encode) else None) or "float32"
+
+
 def _rounded(rows: Array | None, dtype: Dtype) -> Array | None:
     return None if rows is None else quantise(rows, dtype)
 
 
-def _is_able(card: Card, task: Encode | Score) -> bool:
+def _is_able(card: Card, task: Work) -> bool:
     """Before its files are read a model's tasks are unknown: it may be the one."""
-    if isinstance(task, Score) or not card.tasks:
-        return "score" in card.tasks or not card.tasks
-    return "encode" in card.tasks and set(task.kinds) <= set(card.kinds)
+    if not card.tasks:
+        return True
+    kinds = set(task.kinds) if isinstance(task, Encode) else set()
+    return _verb(task) in card.tasks and kinds <= set(card.kinds)
 
 
-async def _ready(resident: Resident, task: Encode | Score) -> Batcher:
-    """Raises Unsupported, Loading and, where an adapter was asked for, LoadingAdapter."""
-    check_adapter(task.adapter, resident.card)
-    try:
-        return await resident.ready()
-    except Loading as fault:
-        if task.adapter is None or fault.retry_after is None:
-            raise
-        raise LoadingAdapter("The adapter is still loading.", retry_after=1) from None
+_ABILITY = {
+    "encode": "make embeddings",
+    "score": "rerank",
+    "extract": "extract anything from a text",
+}
 
 
-_ABILITY = {"encode": "make embeddings", "score": "rerank"}
+def _verb(task: Work) -> str:
+    if isinstance(task, Extract):
+        return "extract"
+    return "encode" if isinstance(task, Encode) else "score"
 
 
 def _reluctance(card: Card, verb: str) -> tuple[bool, bool]:
@@ -252,20 +314,27 @@ def _reluctance(card: Card, verb: str) -> tuple[bool, bool]:
     return card.state == "failed", verb == "score" and card.scoring != "cross-encoder"
 
 
-def _check(task: Encode | Score, card: Card) -> None:
+def _check(task: Work, card: Card, most: int) -> None:
     """Whether the model can do it at all, before any work."""
     if not task.items:
         raise BadRequest("At least one input is needed.", param="[0]")
-    verb = "encode" if isinstance(task, Encode) else "score"
+    verb = _verb(task)
     if verb not in card.tasks:
         raise Unsupported(f"This model cannot {_ABILITY[verb]}.", param="model")
     if isinstance(task, Encode):
         check_dims(task.dims, card)
         check_kinds(task.kinds, card)
+    elif isinstance(task, Extract):
+        check_labels(task, card, most)
+    else:
+        check_weights(task, card)
 
 
-def _ignored(task: Encode | Score, card: Card) -> tuple[str, ...]:
+def _ignored(task: Work, card: Card) -> tuple[str, ...]:
     items = (*task.items, task.query) if isinstance(task, Score) else task.items
-    if card.instructions or all(item.instruction is None for item in items):
-        return ()
-    return ("instruction",)
+    instructed = any(item.instruction is not None for item in items)
+    ignored = ["instruction"] if instructed and not card.instructions else []
+    if isinstance(task, Extract) and not card.template:  # its own labels, scored its own way
+        wishes = {"multi_label": task.multi_label, "hypothesis_template": task.template}
+        ignored += [name for name, wish in wishes.items() if wish is not None]
+    return tuple(ignored)

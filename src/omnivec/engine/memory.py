@@ -23,7 +23,7 @@ import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Fault
-from omnivec.core.nouns import Card, Features, Output, Relevance, Unit, Vectors
+from omnivec.core.nouns import Card, Features, Findings, Output, Relevance, Unit, Vectors
 from omnivec.engine.job import Job
 from omnivec.engine.store import Store
 from omnivec.engine.work import LETTERS_PER_TOKEN, size
@@ -32,7 +32,7 @@ SOON = 0.01
 """Seconds: about a batch. So much later than its own turn is better than computing it again."""
 HEAD = struct.Struct("<BBxxI")
 """Before the numbers of a remembered answer: kind, cut, tokens."""
-VECTORS, RELEVANCE = 1, 2
+VECTORS, RELEVANCE, FINDINGS = 1, 2, 3
 
 
 class Answer(NamedTuple):
@@ -107,7 +107,7 @@ class Memory:
             self._close(ticket)
             for job, index in ticket.waiting:
                 if isinstance(outcome, Fault):
-                    job.fail(_placed(outcome, index - job.asked))
+                    job.fail(_placed(outcome, (index - job.asked) // job.each))
                 else:
                     job.charge(outcome.tokens, cut=outcome.cut)
                     job.settle(index, outcome.output, started, seconds)
@@ -232,6 +232,8 @@ def pack(answer: Answer) -> bytes:
         if output.dense is None or output.sparse is not None or output.multivector is not None:
             return b""
         head, numbers = VECTORS, np.ascontiguousarray(output.dense, "<f4").tobytes()
+    elif isinstance(output, Findings):
+        head, numbers = FINDINGS, msgspec.msgpack.encode(output)
     else:
         head, numbers = RELEVANCE, struct.pack("<dd", output.value, output.raw)
     return HEAD.pack(head, answer.cut, answer.tokens) + numbers
@@ -239,17 +241,26 @@ def pack(answer: Answer) -> bytes:
 
 def unpack(value: bytes) -> Answer | None:
     """None for what `pack` did not make."""
-    if len(value) <= HEAD.size or (len(value) - HEAD.size) % 4:
+    if len(value) <= HEAD.size:
         return None
     kind, cut, tokens = HEAD.unpack_from(value)
     output: Output
-    if kind == VECTORS:
+    if kind == VECTORS and not (len(value) - HEAD.size) % 4:
         output = Vectors(dense=np.frombuffer(value, "<f4", offset=HEAD.size))
     elif kind == RELEVANCE and len(value) == HEAD.size + 16:
         output = Relevance(*struct.unpack_from("<dd", value, HEAD.size))
+    elif kind == FINDINGS and (found := _read_findings(value[HEAD.size :])) is not None:
+        output = found
     else:
         return None
     return Answer(output, tokens, bool(cut))
+
+
+def _read_findings(encoded: bytes) -> Findings | None:
+    try:
+        return msgspec.msgpack.decode(encoded, type=Findings)
+    except msgspec.DecodeError:
+        return None
 
 
 def describe(checkpoint: Checkpoint, card: Card, version: str) -> bytes:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from omnivec.core.nouns import Array, Floats, Output, Relevance, Sparse, Vectors
+from omnivec.core.nouns import Array, Findings, Floats, Kind, Output, Relevance, Sparse, Vectors
+from omnivec.core.outputs import dense
 
 
 def is_finite(output: Output) -> bool:
     if isinstance(output, Vectors):
         sparse = output.sparse.values if output.sparse is not None else None
         return all(map(_is_finite, (output.dense, sparse, output.multivector)))
+    if isinstance(output, Findings):
+        return all(math.isfinite(one.score) for one in output.classes)
     return math.isfinite(output.value) and math.isfinite(output.raw)
 
 
@@ -48,6 +51,25 @@ def cosine(query: Floats, documents: Sequence[Floats]) -> list[float]:
     return scores
 
 
+def mixed(
+    weights: Sequence[tuple[Kind, float]], query: Vectors, documents: Sequence[Vectors]
+) -> list[Output]:
+    """The weighted mean of what each kind of vector says, as `Score` has it (BGE-M3's hybrid
+    score, arXiv 2402.03216)."""
+    total = math.fsum(weight for _, weight in weights)
+    scores = np.zeros(len(documents))
+    for kind, weight in weights:
+        scores += weight / total * np.array(_ALIKE[kind](query, documents))
+    if any(kind == "sparse" for kind, _ in weights):
+        return unbounded(scores.tolist())
+    return relevance(np.minimum(scores, 1).tolist())
+
+
+def _cosine(query: Vectors, documents: Sequence[Vectors]) -> list[float]:
+    rows = dense([query, *documents])
+    return cosine(rows[0], rows[1:])
+
+
 def dot(query: Vectors, documents: Sequence[Vectors]) -> list[float]:
     """Of one sparse vector with each of the others: the sum over the places both have."""
     if query.sparse is None:
@@ -69,6 +91,18 @@ def maxsim(query: Vectors, documents: Sequence[Vectors]) -> list[float]:
         return []
     others = [one.multivector for one in documents if one.multivector is not None]
     return [float((rows @ other.T).max(axis=1).sum()) if len(other) else 0.0 for other in others]
+
+
+def _mean_maxsim(query: Vectors, documents: Sequence[Vectors]) -> list[float]:
+    count = 0 if query.multivector is None else len(query.multivector)
+    return [score / max(1, count) for score in maxsim(query, documents)]
+
+
+_ALIKE: Mapping[Kind, Callable[[Vectors, Sequence[Vectors]], list[float]]] = {
+    "dense": _cosine,
+    "sparse": dot,
+    "multivector": _mean_maxsim,
+}
 
 
 def unbounded(scores: Sequence[float]) -> list[Output]:

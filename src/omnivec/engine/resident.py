@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 
 import msgspec
 
-from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.errors import Fault, Loading
+from omnivec.core import sizes
+from omnivec.core.checkpoint import Cause, Checkpoint, CheckpointError
+from omnivec.core.errors import Fault
 from omnivec.core.nouns import Card, Head, Text, Unit
 from omnivec.core.seams import Family, Model, Runtime, Session, Watch
 from omnivec.core.settings import Settings
@@ -21,6 +23,10 @@ from omnivec.engine.memory import Memory, describe
 from omnivec.engine.store import Store
 
 log = logging.getLogger("omnivec.engine")
+
+AGAIN: Mapping[Cause, float] = {"OOM": 60.0, "NETWORK": 30.0}
+"""Seconds after which what failed so may be tried again; what failed otherwise stays failed
+until somebody asks for a retry."""
 
 
 class Opener:
@@ -57,7 +63,9 @@ class Opener:
             if reason is None:
                 return runtime
             reasons.append(f"{runtime.name}: {reason}")
-        raise CheckpointError(f"{checkpoint.name} cannot be opened. " + "; ".join(reasons))
+        raise CheckpointError(
+            f"{checkpoint.name} cannot be opened. " + "; ".join(reasons), "DEPENDENCY"
+        )
 
     def _obstacle(
         self, runtime: Runtime, checkpoint: Checkpoint, heads: Mapping[str, Head]
@@ -67,6 +75,18 @@ class Opener:
             if reason is not None:
                 return reason
         return None
+
+    def describe(self, checkpoint: Checkpoint) -> Card:
+        """From the small files: also about how many bytes it will take. Raises
+        CheckpointError."""
+        family = self.family(checkpoint)
+        card, heads = family.card(checkpoint), family.graphs(checkpoint)
+        if not heads:
+            return card
+        settings = self._settings
+        runtime = self.runtime(checkpoint, heads)
+        held = sum(runtime.weigh(checkpoint, graph, settings.dtype) for graph in heads)
+        return msgspec.structs.replace(card, memory=held)
 
     def open(self, checkpoint: Checkpoint) -> tuple[Model, Card]:
         """Open the graphs. The card then also says runtime, device and dtype."""
@@ -90,76 +110,129 @@ class Opener:
 
 
 class Resident:
-    """One model from name to answers. `locate` finds its files (and may download them)."""
+    """One model from name to answers; the roster says when it comes and goes.
+
+    `locate` finds its files (and may download them), `here` only if they are on this disk;
+    both block. `users` are requests that the model works
+    for, `waiting` those that wait until it is loaded. All but `_open` is on the event loop.
+    """
 
     def __init__(
         self,
-        name: str,
-        aliases: Sequence[str],
+        card: Card,
         locate: Callable[[], Checkpoint],
+        here: Callable[[], Checkpoint | None],
         opener: Opener,
         settings: Settings,
         watch: Watch,
         store: Store | None = None,
-        adapters: Sequence[str] = (),
+        *,
+        pinned: bool = False,
     ) -> None:
-        self.card = Card(
-            name=name,
-            aliases=tuple(aliases),
-            adapters=tuple(adapters),
-            created=int(time.time()),
-        )
+        self.card = msgspec.structs.replace(card, created=int(time.time()))
         self.batcher: Batcher | None = None
         self.memory = Memory()
-        self._store = store
+        self.pinned = pinned
+        self.users = 0
+        self.waiting = 0
+        self.used = 0.0  # when a request last came, monotonic
+        self.since = 0.0  # when it was last loaded or failed, monotonic
+        self.eased = asyncio.Event()  # nobody uses it
+        self._checkpoint: Checkpoint | None = None
         self._locate = locate
+        self._here = here
         self._opener = opener
         self._settings = settings
         self._watch = watch
-        self._settled = asyncio.Event()
+        self._store = store
 
-    async def load(self, pool: ThreadPoolExecutor) -> None:
-        """Open and prove the model; on failure the card says why. Never raises."""
-        self._note(state="loading")
+    @property
+    def is_idle(self) -> bool:
+        return not self.users and not self.waiting
+
+    @property
+    def again(self) -> float | None:
+        """Seconds until a load that failed may be tried once more; None when it may not."""
+        pause = next((s for cause, s in AGAIN.items() if cause == self.card.cause), None)
+        return None if pause is None else max(0.0, self.since + pause - time.monotonic())
+
+    def note(self, **changes: object) -> None:
+        self.card = msgspec.structs.replace(self.card, **changes)
+
+    async def find(self, pool: Executor) -> bool:
+        """Have its files, which may be a download, and read the small ones. Whether there is
+        something to open; if not, the card says why. Never raises."""
+        if self._checkpoint is not None:
+            return True
+        try:
+            loop = asyncio.get_running_loop()
+            checkpoint, card = await loop.run_in_executor(pool, self._describe)
+        except Exception as error:  # noqa: BLE001 - `fail` logs it
+            self.fail(error)
+            return False
+        self._checkpoint = checkpoint
+        self._become(card)
+        return True
+
+    async def glance(self, pool: Executor) -> None:
+        """Read its small files if they are on this disk, so that the card tells dimensions and
+        limits before it is ever loaded. What is wrong with it is told when it is asked for."""
+
+        def look() -> Card | None:
+            checkpoint = self._here()
+            return None if checkpoint is None else self._opener.describe(checkpoint)
+
+        with contextlib.suppress(CheckpointError):
+            card = await asyncio.get_running_loop().run_in_executor(pool, look)
+            if card is not None and self.card.state == "available":
+                self._become(card)
+
+    async def open(self, pool: Executor) -> None:
+        """Open and prove the model that was found; on failure the card says why. Never
+        raises."""
+        began = time.monotonic()
         try:
             self.batcher = await asyncio.get_running_loop().run_in_executor(pool, self._open)
             await self._prove(self.batcher)
-            self._note(state="loaded")
-        except CheckpointError as error:
+        except Exception as error:  # noqa: BLE001 - `fail` logs it
             await self.close()
-            self._note(state="failed", reason=str(error))
-            log.error("%s", error)  # noqa: TRY400 - the text is for the operator, no trace
-        except Exception as error:
-            await self.close()
-            self._note(state="failed", reason=f"{type(error).__name__}; see the log")
-            log.exception("%s: could not be opened", self.card.name)
-        finally:
-            self._settled.set()
+            self.fail(error)
+            return
+        self.used = self.since = time.monotonic()
+        self.note(state="loaded", reason="", cause="", attempts=0, awaited=False)
+        log.debug("%s: loaded in %.2f s", self.card.name, self.since - began)
 
-    async def ready(self) -> Batcher:
-        """The running queue, after waiting a while for a load. Raises Loading, ModelFailed."""
-        if self.card.state == "loaded" and self.batcher is not None:
-            return self.batcher
-        try:
-            await asyncio.wait_for(self._settled.wait(), self._settings.load_wait)
-        except TimeoutError:
-            raise Loading("The model is still loading.", retry_after=5) from None
-        if self.batcher is None or self.card.state != "loaded":
-            raise Loading("The model could not be loaded; see the server's log or /health.")
-        return self.batcher
+    def fail(self, error: Exception) -> None:
+        """Say in the card and in the log why it is not loaded."""
+        self.since = time.monotonic()
+        self._checkpoint = None  # the files may be others the next time
+        known = isinstance(error, CheckpointError)
+        cause = error.cause if isinstance(error, CheckpointError) else _cause(error)
+        text = str(error) if known else f"{type(error).__name__}; see the log"
+        attempts = self.card.attempts + 1
+        self.note(state="failed", reason=text, cause=cause, attempts=attempts, awaited=False)
+        if known:
+            log.error("%s", error)  # the text is for the operator, no trace
+        else:
+            log.error("%s: could not be opened", self.card.name, exc_info=error)
 
     async def close(self) -> None:
         batcher, self.batcher = self.batcher, None
         if batcher is not None:
             await asyncio.to_thread(batcher.close)
 
-    def _open(self) -> Batcher:
+    # ── on a thread ──────────────────────────────────────────────────────────────────────
+
+    def _describe(self) -> tuple[Checkpoint, Card]:
         checkpoint = self._locate()
+        return checkpoint, self._opener.describe(checkpoint)
+
+    def _open(self) -> Batcher:
+        checkpoint = self._checkpoint
+        if checkpoint is None:
+            raise RuntimeError("a model is found before it is opened")
         model, card = self._opener.open(checkpoint)
-        kept = {"name": self.card.name, "aliases": self.card.aliases, "created": self.card.created}
-        self.card = msgspec.structs.replace(
-            card, **kept, revision=checkpoint.revision, state="loading"
-        )
+        self._become(msgspec.structs.replace(card, memory=self.card.memory))
         if self._store is not None:
             self.memory = Memory(self._store, describe(checkpoint, self.card, self._store.version))
         settings = self._settings
@@ -174,13 +247,20 @@ class Resident:
             batch_timeout=settings.batch_timeout,
         )
 
+    def _become(self, card: Card) -> None:
+        """What the files say, under the name and in the state that it has here."""
+        mine = self.card
+        kept = {name: getattr(mine, name) for name in _KEPT}
+        self.card = msgspec.structs.replace(card, **kept)
+
     async def _prove(self, batcher: Batcher) -> None:
         """One real inference. Raises CheckpointError when the model does not answer it."""
         text = (Text("Is this model ready?"),)
         pair = text if "encode" not in self.card.tasks else None
+        unit = Unit(parts=text, other=pair, kinds=self.card.kinds or ("dense",))
         job = Job(1)
         batcher.admit(1)
-        batcher.submit(job, batcher.model.prepare([Unit(parts=text, other=pair)]), 0)
+        batcher.submit(job, batcher.model.prepare([unit]), 0)
         try:
             await job.wait()
         except Fault as fault:
@@ -188,9 +268,35 @@ class Resident:
                 f"{self.card.name}: the first inference failed: {fault}"
             ) from fault
 
-    def _note(self, **changes: object) -> None:
-        self.card = msgspec.structs.replace(self.card, **changes)
+
+_KEPT = (
+    "name",
+    "aliases",
+    "created",
+    "state",
+    "reason",
+    "cause",
+    "attempts",
+    "awaited",
+    "profiles",
+)
+
+
+def _cause(error: Exception) -> Cause:
+    """torch's own OutOfMemoryError is not a MemoryError."""
+    short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return "OOM" if short else "UNKNOWN"
 
 
 def _on(card: Card, runtime: str, device: str, dtype: str) -> Card:
     return msgspec.structs.replace(card, runtime=runtime, device=device, dtype=dtype)
+
+
+def unfit(resident: Resident, budget: int) -> CheckpointError:
+    """That a model is larger than all models may be together."""
+    needed = sizes.say(resident.card.memory)
+    return CheckpointError(
+        f"{resident.card.name} takes about {needed}, and there is no room for that within the "
+        f"memory budget of {sizes.say(budget)}; raise --memory, or pin fewer models",
+        "OOM",
+    )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
 
 from omnivec.core.errors import BadRequest, Unsupported
 from omnivec.core.nouns import (
     Card,
     Encode,
+    Extract,
     Image,
     Item,
     Kind,
@@ -18,7 +22,11 @@ from omnivec.core.nouns import (
     Tokens,
     Unit,
 )
+from omnivec.engine.findings import hypotheses
 from omnivec.engine.vocabulary import Vocabulary
+
+Work: TypeAlias = Encode | Score | Extract
+"""A task that a model has to do with."""
 
 LETTERS_PER_TOKEN = 4
 """Roughly: for judging what comes sooner, before it is known."""
@@ -37,11 +45,19 @@ class Splitter:
         self._token_ids = token_ids
         self._vocabulary = vocabulary
 
-    def units(self, task: Encode | Score, card: Card) -> list[Unit]:
+    def units(self, task: Work, card: Card) -> list[Unit]:
         """One for each item; pairs for a cross-encoder; the query and then the documents for
-        a bi-encoder. Raises BadRequest, Unsupported."""
+        a bi-encoder; for an NLI model each item with every label's hypothesis. Raises
+        BadRequest, Unsupported."""
         if isinstance(task, Encode):
             return self._units(task, task.items, card, task.role)
+        if isinstance(task, Extract):
+            units = self._units(task, task.items, card, None)
+            others = [(Text(hypothesis),) for hypothesis in hypotheses(task, card)]
+            paired = [
+                msgspec.structs.replace(one, other=other) for one in units for other in others
+            ]
+            return paired or units
         query = self._units(task, [task.query], card, "query", "query")[0]
         if card.scoring == "cross-encoder":
             documents = self._units(task, task.items, card, None)
@@ -60,14 +76,18 @@ class Splitter:
 
     def _units(
         self,
-        task: Encode | Score,
+        task: Work,
         items: Sequence[Item],
         card: Card,
         role: str | None,
         field: str | None = None,
     ) -> list[Unit]:
         overflow = task.overflow or self._overflow
-        kinds = task.kinds if isinstance(task, Encode) else COMPARED.get(card.scoring, ("dense",))
+        kinds: tuple[Kind, ...] = ("dense",)  # of which an extraction takes no notice
+        adapter = None
+        if not isinstance(task, Extract):
+            adapter = task.adapter
+            kinds = task.kinds if isinstance(task, Encode) else compared(task, card)
         return [
             Unit(
                 parts=self._parts(item, card, field or f"[{i}]"),
@@ -76,7 +96,7 @@ class Splitter:
                 overflow=overflow,
                 max_tokens=task.max_tokens,
                 kinds=kinds,
-                adapter=task.adapter,
+                adapter=adapter,
             )
             for i, item in enumerate(items)
         ]
@@ -99,6 +119,11 @@ class Splitter:
         return Text(self._vocabulary.decode(part.ids, param))
 
 
+def compared(task: Score, card: Card) -> tuple[Kind, ...]:
+    """The kinds of vectors that a query and its documents are compared by."""
+    return tuple(kind for kind, _ in task.weights) or COMPARED.get(card.scoring, ("dense",))
+
+
 def check_dims(dims: int | None, card: Card) -> None:
     if dims is not None and card.dims is not None and not 1 <= dims <= card.dims:
         raise Unsupported(
@@ -117,11 +142,18 @@ def check_adapter(adapter: str | None, card: Card) -> None:
         raise Unsupported(f"This model has no adapter of that name; {there}.", param="adapter")
 
 
-def is_short(task: Encode | Score) -> bool:
+def check_weights(task: Score, card: Card) -> None:
+    if not {kind for kind, _ in task.weights} <= set(card.kinds):
+        able = f"compares {', '.join(card.kinds)} vectors" if card.kinds else "compares no vectors"
+        raise Unsupported(f"This model {able}.", param="weights")
+
+
+def is_short(task: Work) -> bool:
     """Whether to prepare it where it is: a few short texts, in a tenth of a millisecond. Token
     ids are not: their vocabulary may have to be read first."""
-    items = task.items if isinstance(task, Encode) else (*task.items, task.query)
-    if len(items) > FEW:
+    items = (*task.items, task.query) if isinstance(task, Score) else task.items
+    pairs = len(items) * len(task.labels) if isinstance(task, Extract) else 0
+    if max(len(items), pairs) > FEW:
         return False
     left = SHORT
     for item in items:

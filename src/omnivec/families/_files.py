@@ -124,6 +124,13 @@ def labels(checkpoint: Checkpoint) -> int:
     return len(named) if isinstance(named, dict) else int(checkpoint.config.get("num_labels", 2))
 
 
+def label_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What the outputs of a `*ForSequenceClassification` are called, in their order."""
+    named = checkpoint.config.get("id2label")
+    told = named if isinstance(named, dict) else {}
+    return tuple(str(told.get(str(i), f"LABEL_{i}")) for i in range(labels(checkpoint)))
+
+
 def architecture(checkpoint: Checkpoint) -> str:
     """The class that config.json names first ("BertModel"), or ""."""
     named = checkpoint.config.get("architectures")

@@ -101,6 +101,10 @@ class Prompts:
         return next((text for text in asked if _INSTRUCT.match(text)), "")
 
 
+def is_query(role: str | None) -> bool:
+    return _STANDARD.get(role or "") == "query"
+
+
 # ── inputs ───────────────────────────────────────────────────────────────────────────────
 
 

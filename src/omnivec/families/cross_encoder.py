@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Unsupported
-from omnivec.core.nouns import Array, Card, Features, Head, Output, Relevance, Unit
+from omnivec.core.nouns import Card, Features, Head, Output, Relevance, Unit
 from omnivec.core.seams import Session
 from omnivec.families._adapters import Adapters
-from omnivec.families._files import labels, positions, segments, vocabulary, window
-from omnivec.families._text import Ids, Prompts, Tokeniser, limit, pack, read, refuse, shares
+from omnivec.families._files import labels, vocabulary, window
+from omnivec.families._pairs import Reader
+from omnivec.families._text import Ids, Prompts
 
 GRAPH = "main"
+TOO_LONG = "The query and this document together are"
 
 
 class CrossEncoderFamily:
@@ -59,31 +61,24 @@ class CrossEncoder:
         self.streams = session.streams
         self.batch_cost = session.batch_cost
         self._session = session
-        self._tokeniser = Tokeniser(checkpoint)
+        self._reader = Reader(checkpoint)
         self._prompts = Prompts.read(checkpoint)
-        self._window = window(checkpoint)
-        self._most = positions(checkpoint) or self._window
-        self._vocabulary = vocabulary(checkpoint) or self._tokeniser.size
-        self._adapters = Adapters(checkpoint)
-        self._fill = {"input_ids": self._tokeniser.padding}
-        if segments(checkpoint):
-            self._fill["token_type_ids"] = 0
 
     def prepare(self, units: Sequence[Unit]) -> list[Features]:
         """A fault of the query names `query`, of a document its unit (`[3]`)."""
-        windows = [limit(self._window, unit.max_tokens) for unit in units]
+        windows = self._reader.windows(units)
         queries = self._queries(units)
         documents = [self._document(i, unit) for i, unit in enumerate(units)]
-        seconds = self._tokeniser.encode(documents, windows)
+        seconds = self._reader.encode(documents, windows)
         return [
-            self._features(i, unit, first, second, most)
-            for i, (unit, first, second, most) in enumerate(
+            self._reader.frame_two(i, unit, (first, second), window, TOO_LONG)
+            for i, (unit, first, second, window) in enumerate(
                 zip(units, queries, seconds, windows, strict=True)
             )
         ]
 
     def forward(self, batch: Sequence[Features], *, alone: bool = False) -> list[Output]:
-        rows = self._session.run(pack(batch, self._fill, self._most), alone=alone)["output"]
+        rows = self._session.run(self._reader.pack(batch), alone=alone)["output"]
         return [relevance(float(row[0])) for row in rows]
 
     def close(self) -> None:
@@ -95,30 +90,16 @@ class CrossEncoder:
         distinct = list(dict.fromkeys(asked))
         texts: list[str | list[int]] = []
         for parts, role, instruction in distinct:
-            text = read(parts, self._vocabulary, "query")
+            text = self._reader.read(parts, "query")
             prompt = self._prompts.choose(role, instruction)
             texts.append(prompt + text if isinstance(text, str) else text)
-        ids = self._tokeniser.encode(texts, [self._window] * len(texts))
-        found = dict(zip(distinct, ids, strict=True))
+        found = dict(zip(distinct, self._reader.encode(texts), strict=True))
         return [found[key] for key in asked]
 
     def _document(self, index: int, unit: Unit) -> str | list[int]:
         if unit.other is None:
             raise Unsupported("This model scores pairs of texts.", param=f"[{index}]")
-        return read(unit.other, self._vocabulary, f"[{index}]")
-
-    def _features(self, index: int, unit: Unit, first: Ids, second: Ids, window: int) -> Features:
-        frame = self._tokeniser.pair
-        sizes = len(first.tokens), len(second.tokens)
-        kept = shares(*sizes, max(0, window - frame.size))
-        cut = kept != sizes or first.more or second.more
-        if cut and unit.overflow == "refuse":
-            raise refuse(window, f"[{index}]", "The query and this document together are")
-        row = frame.ids(first.tokens[: kept[0]], second.tokens[: kept[1]])
-        arrays: dict[str, Array] = {"input_ids": row, **self._adapters.arrays(unit)}
-        if "token_type_ids" in self._fill:
-            arrays["token_type_ids"] = frame.segments(*kept)
-        return Features(arrays=arrays, cost=len(row), tokens=len(row), cut=cut)
+        return self._reader.read(unit.other, f"[{index}]")
 
 
 def relevance(logit: float) -> Relevance:

@@ -6,12 +6,13 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from omnivec import __version__
+from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.plugins import discover
 from omnivec.core.seams import Runtime, Watch
 from omnivec.core.settings import Settings, cache
@@ -50,24 +51,48 @@ def local_engine(
     kept = cache(settings)
     store = Store(*kept, __version__) if kept else None
     opener = Opener(discover("families"), runtimes or discover("runtimes"), settings)
+    found = _specs(settings)
+    adapted = attach([spec for spec, _ in found], settings.lora)
+    specs = [(spec, named) for spec, (_, named) in zip(adapted, found, strict=True)]
+    pinned = _pinned(settings, [spec for spec, _ in specs])
     residents = [
         Resident(
-            spec.name,
-            spec.aliases,
+            msgspec.structs.replace(spec.card(), awaited=named),
             functools.partial(hub.locate, spec, offline=settings.offline, progress=progress),
+            functools.partial(hub.locate_here, spec),
             opener,
             settings,
             watch or Unwatched(),
             store,
-            [adapter.name for adapter in spec.adapters],
+            pinned=spec in pinned,
         )
-        for spec in attach(
-            catalog.catalog().specs(settings.models, revision=settings.revision), settings.lora
-        )
+        for spec, named in specs
     ]
     folders = [Path(settings.tiktoken_cache_dir)] if settings.tiktoken_cache_dir else []
     splitter = Splitter(settings.overflow, settings.token_ids, Vocabulary(folders))
     return LocalEngine(residents, splitter, settings, store=store)
+
+
+def _specs(settings: Settings) -> list[tuple[catalog.Spec, bool]]:
+    """Every model that can be asked for, and whether it was named: then it is loaded first."""
+    known = catalog.catalog(settings.catalogue)
+    named = known.specs(settings.models, revision=settings.revision)
+    if not settings.on_demand:
+        return [(spec, True) for spec in named]
+    taken = {one for spec in named for one in (spec.name, spec.source)}
+    others = [known.spec(entry.id) for entry in known.listed if entry.id not in taken]
+    return [*((spec, True) for spec in named), *((spec, False) for spec in others)]
+
+
+def _pinned(settings: Settings, specs: Sequence[catalog.Spec]) -> list[catalog.Spec]:
+    """Raises CheckpointError for a pin that is no model here."""
+    found = []
+    for name in settings.pin:
+        fits = [spec for spec in specs if name in (spec.name, spec.source, *spec.aliases)]
+        if not fits:
+            raise CheckpointError(f"pin names {name!r}, which is not among the models served")
+        found += fits
+    return found
 
 
 def unspoken(settings: Settings, dialects: Container[str]) -> str | None:
@@ -86,6 +111,7 @@ def serve(settings: Settings, *, exported: bool = False) -> int:
     Raises CheckpointError for a model argument that is none, and hosts.uvicorn.PortError.
     """
     from omnivec.hosts import uvicorn
+    from omnivec.server import tracing
     from omnivec.server.asgi import application
     from omnivec.server.door import Door
     from omnivec.server.metrics import Metrics
@@ -101,7 +127,11 @@ def serve(settings: Settings, *, exported: bool = False) -> int:
     )
     metrics.stats = engine.stats
     metrics.memory = lambda: sum(runtime.memory() for runtime in runtimes.values())
+    metrics.accelerators = lambda: [
+        one for runtime in runtimes.values() for one in runtime.accelerators()
+    ]
     door = Door(dialects, engine, settings=settings, metrics=metrics)
+    door.tracer = tracing.start(settings.otel_endpoint, __version__)
     life = _Life(engine, settings, began, exported=exported)
     app = application(door, settings, metrics, startup=life.start, shutdown=life.end)
     return uvicorn.serve(app, settings, opened=life.opened)

@@ -9,6 +9,7 @@ from omnivec import __version__
 from omnivec.core.nouns import Card
 from omnivec.core.settings import Settings
 
+VERBS = {"encode": "embeds", "score": "reranks", "extract": "classifies"}
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - told, not listened on
 """Addresses that stand for all of a machine's, and the one of them to try."""
 
@@ -36,13 +37,20 @@ def ready(
     `exported`: OMNIVEC_API_KEY is set already where the curl will be pasted. Why a model could
     not be loaded the log has said.
     """
-    served = [card for card in cards if card.state == "loaded"]
+    served = [card for card in cards if card.state in ("loaded", "available")]
     if not served:
         return "no model could be loaded; /ready answers 503"
-    lines = [f"ready in {seconds:.1f} s", *(f"  {line(card)}" for card in cards), "", "Try it:"]
+    shown = [card for card in cards if card.state != "available"]
+    waiting = len(cards) - len(shown)
+    lines = [f"ready in {seconds:.1f} s", *(f"  {line(card)}" for card in shown)]
+    if waiting:
+        more = "more " if shown else ""
+        lines.append(f"  {waiting} {more}when asked for; GET /v1/models lists them")
+    lines += ["", "Try it:"]
     if settings.api_keys and not exported:
         lines.append("  export OMNIVEC_API_KEY=...  # one of your keys")
-    return "\n".join([*lines, f"  {curl(served[0], settings)}"])
+    best = min(served, key=lambda card: card.state != "loaded")
+    return "\n".join([*lines, f"  {curl(best, settings)}"])
 
 
 def line(card: Card) -> str:
@@ -53,23 +61,28 @@ def line(card: Card) -> str:
         facts.append(f"{card.dims} dimensions")
     if card.max_tokens:
         facts.append(f"up to {card.max_tokens} tokens")
-    facts.append(
-        " and ".join({"encode": "embeds", "score": "reranks"}[task] for task in card.tasks)
-    )
+    facts.append(" and ".join(VERBS[task] for task in card.tasks))
     return f"{card.name}: {', '.join(facts)}"
 
 
 def curl(card: Card, settings: Settings) -> str:
     body: dict[str, object] = {"model": card.name}
-    if "encode" in card.tasks:
+    accept = ""
+    if "encode" in card.tasks or not card.tasks:
         path = "/v1/embeddings"
         body |= {"input": "Hello, world"}
-    else:
+    elif "score" in card.tasks:
         path = "/v1/rerank"
         body |= {"query": "What is the capital of France?", "documents": ["Paris", "Berlin"]}
+    else:
+        path = f"/v1/extract/{card.name}"
+        body = {"items": [{"text": "The match ended in a draw."}]}
+        if card.zero_shot:
+            body["params"] = {"labels": ["sports", "politics"]}
+        accept = " -H 'Accept: application/json'"
     key = ' -H "Authorization: Bearer $OMNIVEC_API_KEY"' if settings.api_keys else ""
     return (
-        f"curl {address(settings)}{path}{key} -H 'Content-Type: application/json'"
+        f"curl {address(settings)}{path}{key} -H 'Content-Type: application/json'{accept}"
         f" -d '{json.dumps(body)}'"
     )
 

@@ -5,6 +5,10 @@ from omnivec import Engine
 with Engine("BAAI/bge-small-en-v1.5") as engine:
     vectors = engine.embed(["one text", "another"])  # float32 [2, 384]
     scores = engine.rerank("a question", ["a document", "another"])
+
+with Engine("omnivec/bm25") as engine:
+    (found,) = engine.encode(["one text"], kinds=["sparse"])
+    found.sparse.indices, found.sparse.values  # int32 and float32 [k]
 """
 
 from __future__ import annotations
@@ -24,11 +28,13 @@ from omnivec.core.nouns import (
     Encode,
     Floats,
     Item,
+    Kind,
     Output,
     Relevance,
     Result,
     Score,
     Text,
+    Vectors,
 )
 from omnivec.core.outputs import dense
 from omnivec.core.settings import Settings
@@ -104,6 +110,27 @@ class AsyncEngine:
 
         outputs = await self._outputs(items or _items([""], None), task)
         return np.stack(dense(outputs))[: len(items)]  # none at all: one was made for its length
+
+    async def encode(
+        self,
+        texts: Iterable[str],
+        *,
+        kinds: Iterable[Kind] = ("dense",),
+        model: str | None = None,
+        role: str | None = None,
+        instruction: str | None = None,
+        dims: int | None = None,
+        normalize: bool = True,
+    ) -> list[Vectors]:
+        """Those of `kinds` for each text, from one pass: `dense` float32 [d], `sparse` with
+        `indices` int32 [k] and `values` float32 [k], `multivector` float32 [tokens, d]. The
+        other wishes, waiting and failures are as in `embed`."""
+        items, wanted = _items(_listed(texts, "encode"), instruction), tuple(kinds)
+
+        def task(part: tuple[Item, ...]) -> Encode:
+            return Encode(part, model, role, dims, normalize, kinds=wanted)
+
+        return [out for out in await self._outputs(items, task) if isinstance(out, Vectors)]
 
     async def rerank(
         self,
@@ -190,6 +217,11 @@ class Engine:
         """float32 [n, d]; options and failures as `AsyncEngine.embed`."""
         self._running()
         return self._wait(self._inner.embed(texts, **options))
+
+    def encode(self, texts: Iterable[str], **options: Any) -> list[Vectors]:
+        """Vectors of several kinds; options and failures as `AsyncEngine.encode`."""
+        self._running()
+        return self._wait(self._inner.encode(texts, **options))
 
     def rerank(self, query: str, documents: Iterable[str], **options: Any) -> Floats:
         """float32 [n]; options and failures as `AsyncEngine.rerank`."""

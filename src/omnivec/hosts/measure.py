@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.nouns import Card, Encode, Item, Result, Score, Text
+from omnivec.core.nouns import Card, Encode, Extract, Item, Result, Score, Text
 from omnivec.core.plugins import discover
 from omnivec.core.settings import Settings
 from omnivec.engine import catalog, hub
@@ -189,7 +189,7 @@ class Bench:
     async def _drive(
         self,
         engine: LocalEngine,
-        asked: Iterator[Encode | Score],
+        asked: Iterator[Encode | Score | Extract],
         clients: int,
         seconds: float,
     ) -> list[tuple[float, int]]:
@@ -243,7 +243,7 @@ def lengths(card: Card) -> list[int]:
     return [*(length for length in LENGTHS if length < window), window]
 
 
-def tasks(card: Card, tokens: int) -> Iterator[Encode | Score]:
+def tasks(card: Card, tokens: int) -> Iterator[Encode | Score | Extract]:
     """For ever: one text each, of as many words, which the model cuts to as many tokens."""
     chance = random.Random(tokens)  # noqa: S311 - the same texts in every run
     words = WORDS.split()
@@ -252,6 +252,9 @@ def tasks(card: Card, tokens: int) -> Iterator[Encode | Score]:
         item = Item((Text(f"{number} {bodies[number % len(bodies)]}"),))
         if "encode" in card.tasks:
             yield Encode((item,), overflow="truncate", max_tokens=tokens)
+        elif "extract" in card.tasks:
+            labels = ("question",) if card.zero_shot else ()
+            yield Extract((item,), labels=labels, overflow="truncate", max_tokens=tokens)
         else:
             query = Item((Text("what is it"),))
             yield Score(query, (item,), overflow="truncate", max_tokens=tokens)
@@ -286,7 +289,7 @@ def flops(config: Mapping[str, Any], tokens: int) -> float | None:
 
 
 def _config(settings: Settings) -> Mapping[str, Any]:
-    spec = catalog.catalog().specs(settings.models, revision=settings.revision)[0]
+    spec = catalog.catalog(settings.catalogue).specs(settings.models, revision=settings.revision)[0]
     return hub.locate(spec, offline=True).config
 
 

@@ -23,7 +23,8 @@ from omnivec.server.http import protocol
 
 log = logging.getLogger("omnivec")
 
-KEEP_ALIVE = 75
+KEEP_ALIVE = 120
+"""Seconds. aiohttp keeps idle connections for 90, and a POST to one that has gone is lost."""
 BACKLOG = 2048
 YOUNG = 20_000
 """Objects made and not yet gone before the garbage collector looks at them."""

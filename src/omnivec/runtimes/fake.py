@@ -8,6 +8,8 @@ Options follow the name: `fake:dims=8,slow=0.05`.
 
     dims=8           length of a vector (default 32)
     slow=0.05        seconds that every batch takes (default 0)
+    load=5           seconds that opening it takes (default 0)
+    memory=1000000   bytes that it claims to take (default 1)
     streams=2        batches that may run at once (default 1)
     batch_cost=512   tokens that a batch should have (default 1024)
     padded=off       whether a batch is charged for its padding (default on)
@@ -28,13 +30,14 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Array, Floats, Head
+from omnivec.core.heads import computed, kept, named, of_tokens
+from omnivec.core.nouns import Accelerator, Array, Floats, Head
 from omnivec.core.seams import SessionLost
 
 ARCHITECTURE = "omnivec-fake"
@@ -50,6 +53,8 @@ class Options(NamedTuple):
 
     dims: int = 32
     slow: float = 0.0
+    load: float = 0.0
+    memory: int = 1
     streams: int = 1
     batch_cost: int = 1024
     padded: bool = True
@@ -76,13 +81,21 @@ class FakeRuntime:
         device: str,  # noqa: ARG002 - hashing knows no device
         dtype: str,  # noqa: ARG002
     ) -> FakeSession:
-        return FakeSession(head, read_options(checkpoint), _markers(checkpoint))
+        options = read_options(checkpoint)
+        time.sleep(options.load)
+        return FakeSession(head, options, _markers(checkpoint))
+
+    def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:  # noqa: ARG002
+        return read_options(checkpoint).memory
 
     def describe(self, session: FakeSession) -> tuple[str, str]:  # noqa: ARG002
         return "cpu", "f32"
 
     def memory(self) -> int:
         return 0
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        return ()
 
 
 class FakeSession:
@@ -104,8 +117,22 @@ class FakeSession:
         if self._lost or self._closed.is_set():
             raise SessionLost("the fake session is gone")
         self._misbehave(ids[mask])
-        rows = [self._row(row[kept], len(row)) for row, kept in zip(ids, mask, strict=True)]
-        return {"output": np.stack(rows)}
+        if self._head.kind == "words":
+            return _words([row[one] for row, one in zip(ids, mask, strict=True)])
+        there = computed(of_tokens(self._head), arrays)
+        outputs = {}
+        for name, head in named(self._head).items():
+            if head.kind == "tokens":
+                given = kept(name, arrays)
+                rows = [
+                    self._tokens(row[one], wanted[one])
+                    for row, one, wanted in zip(ids, there, given, strict=True)
+                ]
+                outputs[name] = np.concatenate(rows)
+            else:
+                pairs = zip(ids, mask, strict=True)
+                outputs[name] = np.stack([self._row(head, row[one]) for row, one in pairs])
+        return outputs
 
     def close(self) -> None:
         self._closed.set()
@@ -127,21 +154,30 @@ class FakeSession:
     def _marked(self, fault: str, ids: Array) -> bool:
         return fault in self._markers and bool((ids == self._markers[fault]).any())
 
-    def _row(self, ids: Array, width: int) -> Floats:
-        """[dims] of a pooled head, [1] of logits, [width, dims] of tokens."""
-        if self._marked("nan", ids):
-            return np.full_like(self._numbers(ids, width), np.nan)
-        return self._numbers(ids, width)
+    def _row(self, head: Head, ids: Array) -> Floats:
+        """[dims] of a pooled head, [1] of logits."""
+        if head.kind == "logits":
+            return self._marred(numbers(ids, 1) * np.float32(_SPAN), ids)
+        return self._marred(unit(numbers(ids, self._options.dims)), ids)
 
-    def _numbers(self, ids: Array, width: int) -> Floats:
+    def _tokens(self, ids: Array, wanted: Array) -> Floats:
+        """[K, dims], of the wanted ones among a row's tokens."""
         dims = self._options.dims
-        if self._head.kind == "logits":
-            return numbers(ids, 1) * np.float32(_SPAN)
-        if self._head.kind == "pooled":
-            return unit(numbers(ids, dims))
-        tokens = np.zeros((width, dims), np.float32)
-        tokens[: len(ids)] = unit(numbers(ids, len(ids) * dims).reshape(-1, dims))
-        return tokens
+        rows = unit(numbers(ids, len(ids) * dims).reshape(-1, dims))
+        return self._marred(rows[wanted], ids)
+
+    def _marred(self, found: Floats, ids: Array) -> Floats:
+        return np.full_like(found, np.nan) if self._marked("nan", ids) else found
+
+
+def _words(rows: Sequence[Array]) -> dict[str, Array]:
+    """The words that a row has, each with a number that follows from all of them."""
+    found = [np.unique(ids) for ids in rows]
+    return {
+        "output": np.concatenate([np.abs(numbers(ids, len(ids))) for ids in found]),
+        "rows": np.repeat(np.arange(len(found)), [len(ids) for ids in found]),
+        "columns": np.concatenate(found).astype(np.int64),
+    }
 
 
 def numbers(ids: Array, count: int) -> Floats:
@@ -171,6 +207,8 @@ def read_options(checkpoint: Checkpoint) -> Options:
         return Options(
             dims=_whole(told.get("dims", "32")),
             slow=_seconds(told.get("slow", "0")),
+            load=_seconds(told.get("load", "0")),
+            memory=_whole(told.get("memory", "1")),
             streams=_whole(told.get("streams", "1")),
             batch_cost=_whole(told.get("batch_cost", "1024")),
             padded=_SWITCH[told.get("padded", "on").lower()],
@@ -179,8 +217,8 @@ def read_options(checkpoint: Checkpoint) -> Options:
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{checkpoint.name}: options are whole numbers from 1 (dims, streams, batch_cost), "
-            "seconds (slow, hang), or on and off (padded, faults)"
+            f"{checkpoint.name}: options are whole numbers from 1 (dims, memory, streams, "
+            "batch_cost), seconds (slow, load, hang), or on and off (padded, faults)"
         ) from error
 
 

@@ -7,6 +7,7 @@ about a thousand tokens stays in one core's cache, and no core waits for another
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 import math
 import os
@@ -20,24 +21,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from omnivec.core import heads
 from omnivec.core.checkpoint import CheckpointError
+from omnivec.core.machine import installed
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._openvino.limits import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from omnivec.core.checkpoint import Checkpoint
-    from omnivec.core.nouns import Array, Head
+    from omnivec.core.nouns import Accelerator, Array, Head
     from omnivec.core.seams import Session
     from omnivec.runtimes._openvino.blocks import Encoded
 
 BATCH_TOKENS = 1024
+BATCH_WORDS = 512
+"""Where a vocabulary's logits follow: the longer the batch, the more of them there are."""
 SMALL = 512 * 2**20
 """Bytes of weights up to which a model is held twice, for throughput and for latency; larger
 ones up to one PART of the memory that there is."""
 PART = 8
+FLOAT = 4  # bytes of a weight in most files
+PACKED = {"f32": 1.0, "bf16": 0.5, "int8": 0.25}  # of the file's size, in a graph
+SPARE = 1.2
+SCRATCH = 48_000_000  # bytes: a graph's kernels and what a batch passes through it
 TOGETHER = 64  # activations that int8 rounds with one scale (docs/experiments.md)
+WORTH = 4  # lone batches before a second graph is opened for them
 KERNELS = 256  # kept for each stream; without an end, each new shape costs 1 MB for good
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
@@ -52,7 +62,8 @@ class OpenVINO:
     rank = 0
 
     def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:
-        del graph, head  # one graph for each checkpoint here, and every head
+        del head  # all of them are built here
+        checkpoint = checkpoint.part(graph)
         if device not in ("auto", "cpu"):
             return f"the openvino runtime runs on the CPU, not on {device!r}; use --device cpu"
         if find_spec("openvino") is None:
@@ -62,6 +73,7 @@ class OpenVINO:
     def open(
         self, checkpoint: Checkpoint, graph: str, head: Head, device: str, dtype: str
     ) -> Session:
+        checkpoint = checkpoint.part(graph)
         why = self.can(checkpoint, graph, head, device)
         if why is not None:
             raise CheckpointError(f"{checkpoint.name}: {why}")
@@ -72,7 +84,9 @@ class OpenVINO:
         streams = cores()
         try:
             compiled = core.compile_model(model, "CPU", _wishes(chosen, streams))
-            session = OpenVINOSession(compiled, encoded, streams, chosen)
+            session = OpenVINOSession(compiled, encoded, head, streams, chosen)
+            if head.kind == "words":
+                session.batch_cost = BATCH_WORDS
             session.run(_few_tokens(encoded))  # packs the weights
         except RuntimeError as error:
             raise CheckpointError(
@@ -80,18 +94,30 @@ class OpenVINO:
                 "do not fit each other"
             ) from error
         weights.rest()
-        size = sum(file.stat().st_size for file in checkpoint.weights())
-        if streams > 1 and size <= max(SMALL, installed() // PART):
+        if is_wide(checkpoint, streams):
             session.widen(
                 lambda: core.compile_model(model, "CPU", _wishes(chosen, 1)), weights.rest
             )
         return session
+
+    def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
+        """Measured on three shapes (docs/experiments.md): each graph packs the matrices anew,
+        the word embeddings stay in the file."""
+        del graph
+        size, config = checkpoint.size(), checkpoint.config
+        words = config.get("vocab_size", 0) * config.get("hidden_size", 0) * FLOAT
+        chosen = precision(dtype, checkpoint.name)
+        packed = max(size - words, size // 4) * PACKED[chosen] * (1 + is_wide(checkpoint, cores()))
+        return int(SCRATCH + SPARE * packed)
 
     def describe(self, session: Session) -> tuple[str, str]:
         return "cpu", session.dtype if isinstance(session, OpenVINOSession) else ""
 
     def memory(self) -> int:
         return 0
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        return ()
 
     def ceiling(self, dtype: str) -> float:
         """FLOP/s that matrix products alone reach here, for `omnivec bench`."""
@@ -110,24 +136,32 @@ class OpenVINOSession:
     padding = 0.2  # of attention alone, which is about this share of a layer
     batch_cost = BATCH_TOKENS
 
-    def __init__(self, compiled: Any, encoded: Encoded, streams: int, dtype: str) -> None:
+    def __init__(
+        self, compiled: Any, encoded: Encoded, head: Head, streams: int, dtype: str
+    ) -> None:
         self.streams = streams
         self.dtype = dtype
         self._encoded = encoded
+        self._names = [output.get_any_name() for output in compiled.outputs]
+        self._of_tokens = heads.of_tokens(head)
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
         self._wide: SimpleQueue[Any] = SimpleQueue()
         self._widening: Thread | None = None
+        self._lone = itertools.count()
 
     def widen(self, compile_graph: Callable[[], Any], after: Callable[[], None]) -> None:
-        """In the background, open the graph once more for one batch on all cores: a batch that
-        is alone is done nearly twice as fast there (docs/experiments.md)."""
+        """From the WORTH-th batch on that is alone, open the graph once more, for one batch on
+        all cores: such a batch is done nearly twice as fast there (docs/experiments.md). A
+        model that comes and goes is not worth it."""
 
         def work() -> None:
             try:
                 request = compile_graph().create_infer_request()
-                request.infer(self._feed(_few_tokens(self._encoded)), share_inputs=True)
+                few = _few_tokens(self._encoded)
+                inputs = self._feed(few, _kept(self._of_tokens, few))
+                request.infer(inputs, share_inputs=True)
             except RuntimeError:
                 log.exception("no second graph for single batches; one core computes them")
                 return
@@ -136,27 +170,38 @@ class OpenVINOSession:
 
         # no daemon: a process that ends while OpenVINO compiles would be aborted
         self._widening = Thread(target=work, name="widen")
-        self._widening.start()
+
+    def _line(self) -> SimpleQueue[Any]:
+        """Of the requests for a batch that is alone."""
+        if not self._wide.empty():
+            return self._wide
+        if self._widening is not None and next(self._lone) == WORTH:
+            self._widening.start()
+        return self._idle
 
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
         """Raises ValueError for ids that the model has no row for, rows longer than its
         positions and adapters that it has not: the graph would read past a table. Raises
         SessionLost when closed."""
-        inputs = self._feed(arrays)
-        self._check(*inputs[:3])
-        line = self._wide if alone and not self._wide.empty() else self._idle
+        kept = _kept(self._of_tokens, arrays)
+        inputs = self._feed(arrays, kept)
+        self._check(*inputs)
+        line = self._line() if alone else self._idle
         request = line.get()
         try:
             if request is None:
                 raise SessionLost("this session was closed")
             request.infer(inputs, share_inputs=True)
-            return {"output": np.array(request.get_output_tensor(0).data, np.float32)}
+            return {
+                name: _copied(request.get_output_tensor(index), kept.get(name))
+                for index, name in enumerate(self._names)
+            }
         finally:
             line.put(request)
 
     def close(self) -> None:
         """Waits for the batches that are running, then frees the graphs."""
-        if self._widening is not None:
+        if self._widening is not None and self._widening.ident is not None:
             self._widening.join()
             while not self._wide.empty():
                 self._wide.get()
@@ -165,9 +210,10 @@ class OpenVINOSession:
                 break
         self._idle.put(None)
 
-    def _feed(self, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
+    def _feed(self, arrays: Mapping[str, Array], kept: Mapping[str, Array]) -> tuple[Array, ...]:
         """The graph's inputs; where it has adapters, each row's number comes last."""
-        inputs, count = _inputs(arrays), self._encoded.adapters
+        told = {name: array for name, array in arrays.items() if name != "adapter"}
+        inputs, count = _inputs(told, kept), self._encoded.adapters
         if not count:
             return inputs
         rows = len(inputs[0])
@@ -176,14 +222,22 @@ class OpenVINOSession:
             raise ValueError(f"adapters are 0 to {count} here, one for each row")
         return *inputs, numbers
 
-    def _check(self, ids: Array, mask: Array, segments: Array) -> None:
+    def _check(
+        self, ids: Array, _: Array, segments: Array, __: Array, tokens: Array, *___: Array
+    ) -> None:
         limits = self._encoded
         if not _within(ids, limits.vocabulary):
             raise ValueError(f"a token id is not in 0..{limits.vocabulary - 1}")
         if limits.segments and not _within(segments, limits.segments):
             raise ValueError(f"a segment is not in 0..{limits.segments - 1}")
-        if limits.positions is not None and mask[:, limits.positions :].any():
+        columns = tokens % ids.shape[1]
+        if limits.positions is not None and columns.max() >= limits.positions:
             raise ValueError(f"a row is longer than {limits.positions} tokens")
+
+
+def is_wide(checkpoint: Checkpoint, streams: int) -> bool:
+    """Whether it is held a second time, for one batch on all cores."""
+    return streams > 1 and checkpoint.size() <= max(SMALL, installed() // PART)
 
 
 def _wishes(dtype: str, streams: int) -> dict[str, Any]:
@@ -197,26 +251,46 @@ def _wishes(dtype: str, streams: int) -> dict[str, Any]:
     }
 
 
-def _inputs(arrays: Mapping[str, Array]) -> tuple[Array, ...]:
-    """ids, mask, segments, pooled, tokens and places, in the order of the graph's parameters."""
+def _kept(names: Iterable[str], arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """int64 [K]: where in the batch, read row by row, the tokens are that each output keeps."""
+    return {name: np.flatnonzero(heads.kept(name, arrays)) for name in names}
+
+
+def _copied(tensor: Any, kept: Array | None) -> Array:
+    """An output, without the rows that only rounded its size up."""
+    return np.array(tensor.data[: None if kept is None else len(kept)])
+
+
+def _inputs(arrays: Mapping[str, Array], kept: Mapping[str, Array]) -> tuple[Array, ...]:
+    """ids, mask, segments, pooled, tokens, places and the packed places of the `kept` tokens,
+    in the order of the graph's parameters."""
     ids, mask = (np.ascontiguousarray(arrays[k], np.int64) for k in ("input_ids", "attention_mask"))
     segments = arrays.get("token_type_ids")
     segments = np.zeros_like(ids) if segments is None else np.ascontiguousarray(segments, np.int64)
     pooled = np.ascontiguousarray(arrays.get("pool_mask", mask), np.int64)
-    if not ids.size or {a.shape for a in (ids, mask, segments, pooled)} != {ids.shape[:2]}:
+    shapes = {a.shape for a in (ids, mask, segments, pooled, *arrays.values())}
+    if not ids.size or shapes != {ids.shape[:2]}:
         raise ValueError("the arrays of a batch must share one shape [B, T], neither of them 0")
-    return ids, mask, segments, pooled, *_packed(mask)
+    tokens, places = _packed(heads.computed(kept, arrays))
+    packed = (_filled(places.ravel()[one], len(one)) for one in kept.values())
+    return ids, mask, segments, pooled, tokens, places, *packed
 
 
-def _packed(mask: Array) -> tuple[Array, Array]:
-    """`tokens` [P] and `places` [B, T] of blocks.Inputs, from the mask [B, T]. P is rounded up,
-    so that a runtime meets few sizes; what is too many repeats the batch's first place."""
-    there = np.flatnonzero(mask)
-    places = np.zeros(mask.size, np.int64)
+def _packed(computed: Array) -> tuple[Array, Array]:
+    """`tokens` [P] and `places` [B, T] of blocks.Inputs, from the tokens [B, T] that there are.
+    P is rounded up, so that a runtime meets few sizes; what is too many repeats the batch's
+    first place."""
+    there = np.flatnonzero(computed)
+    places = np.zeros(computed.size, np.int64)
     places[there] = np.arange(len(there))
-    tokens = np.zeros(rounded(max(1, len(there))), np.int64)
-    tokens[: len(there)] = there
-    return tokens, places.reshape(mask.shape)
+    return _filled(there, max(1, len(there))), places.reshape(computed.shape)
+
+
+def _filled(values: Array, least: int) -> Array:
+    """The values and then zeros, up to `least` rounded up."""
+    filled = np.zeros(rounded(least), np.int64)
+    filled[: len(values)] = values
+    return filled
 
 
 def rounded(tokens: int) -> int:
@@ -287,19 +361,6 @@ def cores() -> int:
     """The cores that this process may use: its affinity, and a container's CPU quota."""
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, min(allowed, _quota()))
-
-
-@cache
-def installed() -> int:
-    """Bytes of memory that this process may use: the machine's, or a container's limit."""
-    try:
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):  # unknown here
-        return 0
-    try:
-        return min(pages, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # no cgroup v2, or no limit
-        return pages
 
 
 def _quota() -> int:

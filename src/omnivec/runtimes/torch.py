@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from weakref import WeakSet
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Head
+from omnivec.core.nouns import Accelerator, Head
+from omnivec.runtimes._torch import devices
 from omnivec.runtimes._torch.session import TorchSession
 from omnivec.runtimes._torch.workers import Workers
 
 INSTALL = "pip install 'omnivec[torch]'"
+
+SCRATCH = 100_000_000  # bytes that batches need beside the weights
 
 _OURS = ("omnivec-fake", "model2vec")  # model types that are no transformer
 
@@ -26,6 +30,7 @@ class TorchRuntime:
         self._distant: WeakSet[Workers] = WeakSet()
 
     def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:  # noqa: ARG002
+        checkpoint = checkpoint.part(graph)
         if checkpoint.architecture in _OURS:
             return f"transformers has no {checkpoint.architecture}"
         missing = [name for name in ("torch", "transformers") if not _installed(name)]
@@ -38,7 +43,7 @@ class TorchRuntime:
     def open(
         self,
         checkpoint: Checkpoint,
-        graph: str,  # noqa: ARG002 - a transformers model is one graph
+        graph: str,
         head: Head,
         device: str,
         dtype: str,
@@ -49,6 +54,7 @@ class TorchRuntime:
                 f"{checkpoint.name}: the torch runtime has no int8, the openvino runtime has; use "
                 "--runtime openvino, or another --dtype"
             )
+        checkpoint = checkpoint.part(graph)
         places = _places(device)
         kind = _choose_dtype(dtype, places[0])
         if len(places) == 1:
@@ -56,6 +62,11 @@ class TorchRuntime:
         session = Workers(checkpoint, head, places, kind)
         self._distant.add(session)
         return session
+
+    def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
+        """The weights, on whichever device, and something for the batches."""
+        del graph
+        return SCRATCH + checkpoint.size() // (1 if dtype in ("auto", "f32") else 2)
 
     def describe(self, session: TorchSession | Workers) -> tuple[str, str]:
         return session.device, session.dtype
@@ -66,6 +77,15 @@ class TorchRuntime:
         if torch is None or not torch.cuda.is_available():
             return distant
         return distant + int(torch.cuda.memory_allocated())
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.cuda.is_available():
+            return ()
+        workers = [worker for session in self._distant for worker in session.held()]
+        if not workers and not torch.cuda.is_initialized():
+            return ()
+        return devices.accelerators(workers)
 
 
 def _installed(name: str) -> bool:

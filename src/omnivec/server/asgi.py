@@ -14,22 +14,29 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from omnivec.core.errors import Overloaded, TooLarge, WrongType
+from omnivec.core.errors import BadRequest, Overloaded, TooLarge, WrongType
 from omnivec.core.nouns import Call, Reply
 from omnivec.core.settings import Settings
+from omnivec.server.admin import add_admin
 from omnivec.server.door import Door
 from omnivec.server.exchange import Exchange
 from omnivec.server.exposition import Exposition
+from omnivec.server.feed import PATH, Feed
 from omnivec.server.metrics import Metrics
 from omnivec.server.openapi import document
 from omnivec.server.pages import add_pages
 from omnivec.server.probes import add_probes
+from omnivec.server.status import Status
 
 Hook = Callable[[], Awaitable[None]]
 
-CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+SINGLE = frozenset(
+    {b"authorization", b"x-api-key", b"api-key", b"sec-websocket-protocol", b"traceparent"}
+)
+"""Headers of which a second one makes both void."""
 MOST_HELD = 512 * 2**20
 """Bytes of request bodies that the server holds at once, read or being read."""
+SWITCHING = 101
 DISCARD = 1.0
 """Seconds for which the rest of a refused body is read and dropped, so that the client gets
 to read the refusal and not a broken connection."""
@@ -49,8 +56,11 @@ def application(
     wait for it; `shutdown` runs when the last request has been answered.
     """
     add_probes(door, metrics, Exposition(metrics))
+    add_admin(door, settings.admin_key)
     add_pages(door, partial(document, door, settings))
-    return Application(door, settings.max_body, startup, shutdown)
+    feed = Feed(door, Status(door, settings, metrics).snapshot)
+    door.add_page(PATH, feed.page)
+    return Application(door, settings.max_body, feed, startup, shutdown)
 
 
 class Application:
@@ -58,9 +68,15 @@ class Application:
     the server: it makes the readiness probe say no."""
 
     def __init__(
-        self, door: Door, max_body: int, startup: Hook | None = None, shutdown: Hook | None = None
+        self,
+        door: Door,
+        max_body: int,
+        feed: Feed,
+        startup: Hook | None = None,
+        shutdown: Hook | None = None,
     ) -> None:
         self.door = door
+        self.feed = feed
         self.bodies = Bodies(max(MOST_HELD, max_body), max_body)
         self._hooks = (startup, shutdown)
         self._starlette = Starlette(
@@ -70,6 +86,8 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":  # past Starlette's layers: they cost as much as the door
             await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":  # under another server than ours
+            await send({"type": "websocket.close"})
         else:
             await self._starlette(scope, receive, send)
 
@@ -83,6 +101,8 @@ class Application:
             yield
         finally:
             self.door.metrics.lag.stop()
+            if self.door.tracer is not None:
+                await self.door.tracer.close()
             if shutdown is not None:
                 await shutdown()
 
@@ -96,6 +116,10 @@ class Application:
                 headers=visitor.headers,
             )
             reply = await self.door.answer(call, visitor.read)
+            if reply.status == SWITCHING:
+                if self._switched(send, reply):
+                    return
+                reply = self.door.speaker.fault(BadRequest("A listener sends nothing before 101."))
             await _send(send, reply, visitor)
         except asyncio.CancelledError:
             if visitor.gone:
@@ -105,6 +129,10 @@ class Application:
                 await _send(send, self.door.depart(), visitor)
         finally:
             visitor.close()
+
+    def _switched(self, send: Send, reply: Reply) -> bool:
+        exchange = getattr(send, "__self__", None)
+        return isinstance(exchange, Exchange) and exchange.switch(reply.headers, self.feed.listener)
 
 
 class Bodies:
@@ -266,7 +294,7 @@ def _headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
     if len(headers) != len(raw):
         names = [name for name, _ in raw]
-        for name in CREDENTIALS:
+        for name in SINGLE:
             if names.count(name) > 1:
                 del headers[name.decode()]
     return headers

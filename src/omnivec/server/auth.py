@@ -24,7 +24,10 @@ class Keys:
 
     A key is taken from `Authorization: Bearer`, `x-api-key` or `api-key`, and as the password
     of `Authorization: Basic`, which is what a browser can send; never from the query or a
-    cookie. Without keys every header passes, an empty or a made-up one too.
+    cookie. A browser that opens a WebSocket can choose nothing but subprotocols, so a key is
+    taken from there too, as `bearer.KEY` with the key in base64url (without padding, as a
+    subprotocol may have no "="); it is never repeated in the answer. Without keys every header
+    passes, an empty or a made-up one too.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
@@ -42,8 +45,14 @@ class Keys:
             headers.get("x-api-key", ""),
             headers.get("api-key", ""),
         )
-        if not any(key and self._knows(key) for key in given):
+        if not any(key and self._knows(key) for key in given) and not self.offered(headers):
             raise Unauthorized("A valid API key is needed, as Authorization: Bearer KEY.")
+
+    def offered(self, headers: Mapping[str, str]) -> bool:
+        """Whether one of the subprotocols is a key."""
+        offers = headers.get("sec-websocket-protocol", "")
+        given = (_unwrapped(offer.strip()) for offer in offers.split(","))
+        return any(key and self._knows(key) for key in given)
 
     def _knows(self, key: str) -> bool:
         digest = _digest(key)
@@ -74,6 +83,18 @@ class Hosts:
             )
 
 
+def is_foreign(headers: Mapping[str, str]) -> bool:
+    """Whether a page that is not of this server's host opens a WebSocket. Browsers let every
+    page read one, with the cookies and passwords of the person before it; they send Origin with
+    each, and other clients send none. Ports do not count, so that a dashboard on one's own
+    machine may listen."""
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    pages, own = _place(origin.rpartition("/")[2]), _place(headers.get("host", ""))
+    return pages != own and not (pages in _LOOPBACK and own in _LOOPBACK)
+
+
 def challenge(call: Call) -> str:
     """The value of WWW-Authenticate: a browser that opens a page is asked for a password."""
     page = call.method == "GET" and "text/html" in call.headers.get("accept", "")
@@ -91,6 +112,21 @@ def _credential(header: str) -> str:
         return base64.b64decode(token, validate=True).decode().partition(":")[2]
     except ValueError:
         return ""
+
+
+def _unwrapped(offer: str) -> str:
+    """The key in a subprotocol, "" where there is none."""
+    if not offer.startswith("bearer."):
+        return ""
+    text = offer.removeprefix("bearer.")
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+    except ValueError:
+        return ""
+
+
+def _place(host: str) -> str:
+    return _PORT.sub("", host).lower()
 
 
 def _digest(key: str) -> bytes:

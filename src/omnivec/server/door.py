@@ -9,6 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -41,9 +42,11 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A route that is no dialect's: probes, metrics, documentation."""
+    """A route that is no dialect's: probes, metrics, documentation. `keys` are its own, in
+    place of the door's."""
 
     serve: Callable[[Call], Awaitable[Reply]]
+    keys: Keys | None = None
 
 
 class Route(msgspec.Struct):
@@ -78,6 +81,16 @@ class Visit(msgspec.Struct):
     result: Result | None = None
 
 
+class Tracer(Protocol):
+    """What is told of each call to a dialect's endpoint; server/tracing.py is one."""
+
+    def note(
+        self, visit: Visit, template: str, request: str, status: int, seconds: float
+    ) -> str | None: ...
+
+    async def close(self) -> None: ...
+
+
 class Door:
     """Answers calls. `dialects` by name; the one that the settings name speaks where no other
     dialect can be told. Raises RuntimeError when two endpoints claim one path."""
@@ -98,6 +111,7 @@ class Door:
         self.keys = Keys(settings.api_keys)
         self.limits = Limits(items=settings.max_items, dims=settings.default_dims)
         self.draining = False
+        self.tracer: Tracer | None = None
         self._aside = Aside()
         self._hosts = Hosts(settings.host, keyed=bool(self.keys))
         self._table: Table[Route] = Table()
@@ -112,11 +126,17 @@ class Door:
                 for endpoint in dialect.endpoints:
                     self._add(Operation(dialect, endpoint, prefix))
 
-    def add_page(self, path: str, serve: Callable[[Call], Awaitable[Reply]]) -> None:
-        """A GET that no dialect has. Open without a key only when `auth.OPEN` names it.
-        Raises RuntimeError when the path is taken."""
-        traffic = self.metrics.route(path, "GET")
-        self._table.add("GET", path, Route("GET", path, traffic, Page(serve)))
+    def add_page(
+        self,
+        path: str,
+        serve: Callable[[Call], Awaitable[Reply]],
+        method: str = "GET",
+        keys: Keys | None = None,
+    ) -> None:
+        """What no dialect has. Open without a key only when `auth.OPEN` names it. Raises
+        RuntimeError when the path is taken."""
+        traffic = self.metrics.route(path, method)
+        self._table.add(method, path, Route(method, path, traffic, Page(serve, keys)))
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -140,7 +160,8 @@ class Door:
             self._hosts.check(call.headers)
             route, params = self._find(call)
             if route.page is not None:
-                reply = await route.page.serve(call)
+                inner = msgspec.structs.replace(call, params=params) if params else call
+                reply = await route.page.serve(inner)
             else:
                 reply = await self._serve(route, call, params, read, visit)
         except Fault as fault:
@@ -156,7 +177,12 @@ class Door:
         log.debug("request %s: %s %d", request, call.method, reply.status)
         traffic = self._nowhere if route is None else route.traffic
         self.metrics.answered(traffic, reply.status, seconds, len(visit.body), len(reply.body))
-        return Reply(reply.body, reply.status, _headers(reply, request, seconds, visit.result))
+        headers = _headers(reply, request, seconds, visit.result)
+        if self.tracer is not None and route is not None and route.page is None:
+            trace = self.tracer.note(visit, route.template, request, reply.status, seconds)
+            if trace is not None:
+                headers["x-trace-id"] = trace
+        return Reply(reply.body, reply.status, headers)
 
     async def _serve(
         self, route: Route, call: Call, params: Mapping[str, str], read: Read | None, visit: Visit
@@ -252,7 +278,8 @@ class Door:
             self.keys.check(call.headers)
             raise
         if route.template not in OPEN:
-            self.keys.check(call.headers)
+            own = route.page.keys if route.page is not None else None
+            (self.keys if own is None else own).check(call.headers)
         return route, params
 
     # ── faults and headers ───────────────────────────────────────────────────────────────
@@ -321,9 +348,7 @@ def placed(fault: Fault, items: str | tuple[str, ...]) -> Fault:
     return fault
 
 
-def _headers(
-    reply: Reply, request: str, seconds: float, result: Result | None
-) -> Mapping[str, str]:
+def _headers(reply: Reply, request: str, seconds: float, result: Result | None) -> dict[str, str]:
     """Times in milliseconds, as SIE's clients read them."""
     headers = dict(reply.headers)
     headers["x-request-id"] = request

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 JOINED = 65_536
 """Bytes of a body that are copied behind its head at most: one write is quicker than two."""
+
+
+Make: TypeAlias = Callable[[Callable[[Any], object]], Any]
+"""Makes the protocol that takes a connection over, told whom to tell when it is lost."""
 
 
 class Exchange(RequestResponseCycle):
@@ -17,6 +21,8 @@ class Exchange(RequestResponseCycle):
 
     _fixed: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
     """uvicorn's own headers, of which it makes a new list every second, and their bytes."""
+    hand_over: Callable[[bytes, Make], bool] | None = None
+    """There when the client offers WebSocket and may be answered 101."""
 
     def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> bool:
         """Send a whole response in one go, without ASGI's messages, which cost as much as the
@@ -39,6 +45,20 @@ class Exchange(RequestResponseCycle):
         self._write(b"".join((STATUS_LINE[status], self._own(), head.encode("latin-1"))), body)
         self._complete()
         return True
+
+    def switch(self, headers: Mapping[str, str], make: Make) -> bool:
+        """Answer 101 and give the connection away. False: nothing was sent, as the client does
+        not wait for that."""
+        if self.hand_over is None or self.disconnected:
+            return False
+        lines = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
+        head = _lines(lines)
+        if head.count(b"\n") != len(lines):
+            raise RuntimeError("a header's value has a line break")
+        head = b"".join((STATUS_LINE[101], self._own(), head, b"\r\n"))
+        self.response_started = self.response_complete = self.hand_over(head, make)
+        self.hand_over = None  # it holds the connection
+        return self.response_complete
 
     def _write(self, head: bytes, body: bytes) -> None:
         if len(body) <= JOINED:

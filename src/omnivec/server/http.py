@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
@@ -21,7 +20,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from omnivec.core.settings import Settings
-from omnivec.server.exchange import Exchange
+from omnivec.server.exchange import Exchange, Make
+from omnivec.server.offer import is_socket, plain_head
 from omnivec.server.refusal import (
     BAD_HOST,
     BAD_VERSION,
@@ -38,6 +38,8 @@ from omnivec.server.refusal import (
     SLOW_BODY,
     SLOW_HEAD,
     Refusal,
+    reason,
+    valid_host,
 )
 from omnivec.server.sweep import Phase, Sweep
 
@@ -51,9 +53,6 @@ LINGER = 2.0
 """Seconds for a refused client to read the refusal, while what it still sends is dropped."""
 DRAIN_GRACE = 0.3
 """Seconds that an idle connection stays open at shutdown, for a request already on its way."""
-
-_OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 def protocol(
@@ -98,6 +97,7 @@ class Connection(HttpToolsProtocol):
         self._body = 0
         self._since = 0.0  # when this request's body was first waited for
         self._offered = False  # whether another protocol is offered, so that we read again
+        self._socket = False  # whether the one that was offered is WebSocket
         self._host: bytes | None = None  # the last Host that was found valid
         self._hosts = 0  # Host headers of this request
         self._left: Callable[[], None] | None = None
@@ -137,7 +137,7 @@ class Connection(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            self.refuse(_reason(error))
+            self.refuse(reason(error))
         else:
             self._reckon(len(data))
 
@@ -153,18 +153,11 @@ class Connection(HttpToolsProtocol):
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
                 self._offered = False
                 self._begin()
-                data = self._plain_head() + data[upgrade.args[0] :]
+                rest = data[upgrade.args[0] :]
+                self._socket = not rest and not self._answering() and is_socket(self.scope)
+                data = plain_head(self.scope, self.url) + rest
             else:
                 return
-
-    def _plain_head(self) -> bytes:
-        method, url = self.scope["method"].encode(), self.url
-        kept = [(name, value) for name, value in self.headers if name not in _OFFER]
-        return b"".join(
-            [method, b" ", url, b" HTTP/1.1\r\n"]
-            + [b"%b: %b\r\n" % header for header in kept]
-            + [b"\r\n"]
-        )
 
     def _reckon(self, size: int) -> None:
         """After a piece was read: is the head still in its limit, when must the body end?"""
@@ -226,7 +219,7 @@ class Connection(HttpToolsProtocol):
         if name == b"host":
             self._hosts += 1
             if value != self._host:
-                self._host = _valid_host(value)
+                self._host = valid_host(value)
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -252,6 +245,8 @@ class Connection(HttpToolsProtocol):
             return
         if len(self.pipeline) >= MAX_WAITING:
             raise MANY_REQUESTS
+        if self._socket:  # said as HTTP/2 has it, by a name that no client can send
+            self.headers.append((b":protocol", b"websocket"))
         self._body = 0
         self._since = 0.0
         self.phase = Phase.BODY
@@ -265,7 +260,7 @@ class Connection(HttpToolsProtocol):
 
     def _exchange(self, version: str) -> Exchange:
         keep = version != "1.0" and self.parser.should_keep_alive()
-        return Exchange(
+        exchange = Exchange(
             scope=self.scope,
             transport=self.transport,
             flow=self.flow,
@@ -278,6 +273,29 @@ class Connection(HttpToolsProtocol):
             keep_alive=keep and not self.draining,
             on_response=self.on_response_complete,
         )
+        if self._socket:
+            self._socket = False
+            exchange.hand_over = self.hand_over
+        return exchange
+
+    def hand_over(self, head: bytes, make: Make) -> bool:
+        """A request that offered WebSocket is answered 101: from then on the connection is
+        another protocol's. False when the client did not wait for it or the server is going."""
+        if self.phase is not Phase.BUSY or self.pipeline or self.draining:
+            return False
+        self.transport.write(head)
+        taker = make(self._forget)
+        self.connections.add(taker)
+        self.sweep.add(taker)
+        self._forget(self)
+        self._extensions = {}
+        self.transport.set_protocol(taker)
+        taker.connection_made(self.transport)
+        return True
+
+    def _forget(self, gone: Any) -> None:
+        self.connections.discard(gone)
+        self.sweep.connections.discard(gone)
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
@@ -379,20 +397,3 @@ class Connection(HttpToolsProtocol):
         self.phase = Phase.LINGER
         self.deadline = deadline
         self.flow.resume_reading()
-
-
-def _valid_host(value: bytes) -> bytes:
-    if not _HOST.fullmatch(value):
-        raise BAD_HOST
-    return value
-
-
-def _reason(error: httptools.HttpParserError) -> Refusal:
-    cause = error.__context__
-    if isinstance(cause, Refusal):
-        return cause
-    if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
-        cause, httptools.HttpParserError | ValueError
-    ):
-        log.error("a parser callback failed", exc_info=cause)
-    return MALFORMED

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from omnivec.core.nouns import Card, Result
+from omnivec.core.nouns import Accelerator, Card, Result
 from omnivec.server.histogram import Histogram
 from omnivec.server.lag import Lag
 
@@ -79,7 +79,8 @@ class Metrics:
     """All of the server's numbers; a `Watch` for the engine.
 
     `stats` is asked at every scrape for {model: {"queued": items, "running": items}}, and
-    `memory` for the bytes held on accelerators; whoever builds the server sets both.
+    `memory` for the bytes held on accelerators; `accelerators` tells of these, in a thread, as
+    it may take a while. Whoever builds the server sets all three.
     """
 
     def __init__(self, *, version: str = "", auth_disabled: bool = False) -> None:
@@ -87,6 +88,7 @@ class Metrics:
         self.auth_disabled = auth_disabled
         self.stats: Callable[[], Mapping[str, Mapping[str, float]]] = dict
         self.memory: Callable[[], int] = int
+        self.accelerators: Callable[[], Sequence[Accelerator]] = tuple
         self.connections: Callable[[], int] = int
         self.in_flight = 0
         self.left = 0

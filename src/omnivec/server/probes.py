@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -12,6 +14,8 @@ from omnivec.server.door import Door
 from omnivec.server.exposition import Exposition
 from omnivec.server.metrics import Metrics
 
+Serve = Callable[[Call], Awaitable[Reply]]
+
 _FAILED = "failed; see the server's log"
 RETRY = "2"
 """Seconds after which to ask again while a model is loading."""
@@ -20,10 +24,11 @@ RETRY = "2"
 def add_probes(door: Door, metrics: Metrics, exposition: Exposition) -> None:
     """GET /live, /ready (with their aliases), /health and /metrics."""
     probes = Probes(door, metrics, exposition)
-    for path in ("/live", "/livez", "/healthz"):
+    for path in ("/live", "/livez"):
         door.add_page(path, probes.live)
-    for path in ("/ready", "/readyz"):
-        door.add_page(path, probes.ready)
+    door.add_page("/ready", probes.ready)
+    door.add_page("/healthz", in_a_word(probes.live))
+    door.add_page("/readyz", in_a_word(probes.ready))
     door.add_page("/health", probes.health)
     door.add_page("/metrics", probes.numbers)
 
@@ -42,13 +47,15 @@ class Probes:
         return _json({"status": "alive"})
 
     async def ready(self, _call: Call) -> Reply:
-        """200 when a model is loaded and none is loading; else 503. Says no names."""
-        return _answer({"status": self._status((await self._door.cards()).cards)})
+        """200 once the models that were named were tried and one can be had; else 503. A model
+        that is loaded later, when it is asked for, changes nothing. Says no names."""
+        cards = (await self._door.cards()).cards
+        return _answer({"status": readiness(cards, draining=self._door.draining)})
 
     async def health(self, _call: Call) -> Reply:
         """Every model with its state; the fields that Synesis's users look at, first."""
         cards = (await self._door.cards()).cards
-        status = self._status(cards)
+        status = readiness(cards, draining=self._door.draining)
         memory = self._metrics.memory()
         device = next((card.device for card in cards if card.state == "loaded"), "cpu")
         facts: dict[str, Any] = {
@@ -74,15 +81,26 @@ class Probes:
         body, kind = self._exposition.render(cards, call.headers.get("accept", ""))
         return Reply(body, 200, {"content-type": kind, "cache-control": "no-store"})
 
-    def _status(self, cards: tuple[Card, ...]) -> str:
-        states = {card.state for card in cards}
-        if self._door.draining:
-            return "stopping"
-        if "loading" in states:
-            return "loading"
-        if "loaded" in states:
-            return "ready"
-        return "failed" if "failed" in states else "loading"
+
+def readiness(cards: Sequence[Card], *, draining: bool) -> str:
+    """How it is with a server in one word; "ready" is the good one."""
+    if draining:
+        return "stopping"
+    if any(card.awaited for card in cards):
+        return "loading"
+    return "failed" if {card.state for card in cards} <= {"failed"} else "ready"
+
+
+def in_a_word(page: Serve) -> Serve:
+    """The same in plain text: SIE's clients read "ok" there, as from Kubernetes' own servers."""
+
+    async def said(call: Call) -> Reply:
+        reply = await page(call)
+        word = b"ok" if reply.status == HTTPStatus.OK else b"not ready"
+        kind = {"content-type": "text/plain; charset=utf-8"}
+        return Reply(word, reply.status, {**reply.headers, **kind})
+
+    return said
 
 
 def _answer(facts: dict[str, Any]) -> Reply:
@@ -112,6 +130,7 @@ def _whole(card: Card, *, open_to_all: bool) -> dict[str, Any]:
     return {
         "name": card.name,
         "state": card.state,
+        "memory_bytes": card.memory,
         "reason": (_FAILED if open_to_all else card.reason) if card.reason else None,
         "tasks": card.tasks,
         "architecture": card.architecture or None,

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from http import HTTPStatus
+
+import httptools
+
+log = logging.getLogger("omnivec.http")
 
 MAX_URL = 8 * 1024
 MAX_HEAD = 16 * 1024
 MAX_HEADERS = 100
 MAX_WAITING = 128
 """Requests that a connection may send ahead of the answer that it waits for."""
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class Refusal(Exception):  # noqa: N818 - it is not an error of ours
@@ -49,3 +57,22 @@ MANY_REQUESTS = Refusal(429, "TOO_MANY_REQUESTS", "Wait for answers before you s
 SLOW_HEAD = Refusal(408, "REQUEST_TIMEOUT", "The headers came too slowly.")
 SLOW_BODY = Refusal(408, "REQUEST_TIMEOUT", "The body came too slowly.")
 CROWDED = Refusal(503, "TOO_MANY_CONNECTIONS", "All connections are in use; try again.")
+
+
+def valid_host(value: bytes) -> bytes:
+    """The value of a Host header. Raises Refusal."""
+    if not _HOST.fullmatch(value):
+        raise BAD_HOST
+    return value
+
+
+def reason(error: httptools.HttpParserError) -> Refusal:
+    """What stands behind the parser's error: a callback's refusal, or nonsense."""
+    cause = error.__context__
+    if isinstance(cause, Refusal):
+        return cause
+    if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
+        cause, httptools.HttpParserError | ValueError
+    ):
+        log.error("a parser callback failed", exc_info=cause)
+    return MALFORMED

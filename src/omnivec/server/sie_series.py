@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import Metric
 
@@ -29,7 +29,8 @@ def collect(metrics: Metrics, cards: tuple[Card, ...]) -> Iterator[Metric]:
     where = {(card.name, card.device or "cpu"): card for card in cards}
     loaded = {labels: float(card.state == "loaded") for labels, card in where.items()}
     yield gauges("sie_model_loaded", "1 when it is loaded.", ["model", "device"], loaded)
-    held = {labels: _memory(metrics, card, cards) for labels, card in where.items()}
+    bytes_ = memory(metrics, cards)
+    held = {labels: bytes_[card.name] for labels, card in where.items()}
     words = "Bytes on accelerators; those of several models on one are divided evenly."
     yield gauges("sie_model_memory_bytes", words, ["model", "device"], held)
 
@@ -54,8 +55,12 @@ def _durations(metrics: Metrics) -> Metric:
     return histogram("sie_request_duration_seconds", words, ["model", "endpoint", "phase"], rows)
 
 
-def _memory(metrics: Metrics, card: Card, cards: tuple[Card, ...]) -> float:
-    if card.state != "loaded" or card.device in ("", "cpu"):
-        return 0.0
-    there = sum(one.state == "loaded" and one.device == card.device for one in cards)
-    return metrics.memory() / there
+def memory(metrics: Metrics, cards: Sequence[Card]) -> dict[str, int]:
+    """Bytes on accelerators by the model's name, as /metrics and /ws/status tell them."""
+    there = Counter(card.device for card in cards if _is_there(card))
+    held = metrics.memory() if there else 0
+    return {card.name: held // there[card.device] if _is_there(card) else 0 for card in cards}
+
+
+def _is_there(card: Card) -> bool:
+    return card.state == "loaded" and card.device not in {"", "cpu"}

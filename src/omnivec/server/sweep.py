@@ -23,6 +23,7 @@ class Phase(enum.IntEnum):
     BUSY = 3
     IDLE = 4
     LINGER = 5
+    SWITCHED = 6
 
 
 class Watched(Protocol):

@@ -2,6 +2,7 @@
 own environment, and speaks HTTP for itself so that it can tell what the client should see.
 
     python calls.py GUARDED OPEN        two base URLs: with the key below, and without any
+    python calls.py GUARDED OPEN COLD   and that of a server whose only model is still loading
 """
 
 from __future__ import annotations
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 GUARDED, OPEN = sys.argv[1:3]
+COLD = sys.argv[3] if sys.argv[3:] else ""
 KEY = "sk-omnivec-client-checks"
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DIMS = 384
 RERANKER = "tiny/cross-encoder"
+CLASSIFIER = "tiny/nli"
+LABELS = ["animal", "finance", "music"]
+THREEFOLD = "BAAI/bge-m3"  # random weights, 32 numbers a vector
+BM25 = "omnivec/bm25"
 TOLERANCE = 1e-6
 
 FOX = "The quick brown fox jumps over the lazy dog."
@@ -47,7 +53,7 @@ BEST = {1, 3}  # the two documents that any encoder must put first
 
 def post(path: str, body: Any, key: str | None = KEY) -> tuple[int, Any]:
     """Status and decoded JSON of a plain POST to the guarded server."""
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", "accept": "application/json"}
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
     request = urllib.request.Request(GUARDED + path, json.dumps(body).encode(), headers)
@@ -89,6 +95,19 @@ def same_scores(got: Sequence[tuple[int, float]], want: dict[int, float], top: i
     assert [index for index, _ in got] == best, f"{got} against {want}"
     for index, score in got:
         assert abs(score - want[index]) <= TOLERANCE, f"[{index}]: {score} is not {want[index]}"
+
+
+def same_classes(got: Sequence[tuple[str, float]]) -> None:
+    """`got`: what an NLI model makes of FOX and LABELS, best first."""
+    status, reply = post(
+        f"/v1/extract/{CLASSIFIER}", {"items": [{"text": FOX}], "params": {"labels": LABELS}}
+    )
+    assert status == 200, reply
+    wanted = [(one["label"], one["score"]) for one in reply["items"][0]["classifications"]]
+    assert {label for label, _ in wanted} == set(LABELS)
+    assert [label for label, _ in got] == [label for label, _ in wanted]
+    for (_, left), (_, right) in zip(got, wanted, strict=True):
+        assert abs(left - right) <= TOLERANCE
 
 
 def shortened(vector: Sequence[float], dims: int) -> list[float]:

@@ -32,10 +32,11 @@ MASKED = -1e9  # finite, so that a row without a single token gives numbers and 
 
 
 class Inputs(NamedTuple):
-    """The graph's parameters, each int64 [B, T] but for `tokens`.
+    """The graph's parameters, each int64 [B, T] but for `tokens` and `kept`.
 
     `tokens` [P] says where in the batch, read row by row, each packed token comes from;
-    `places` which packed token goes where, and any of them where there is padding.
+    `places` which packed token goes where, and any of them where there is padding; `kept` [K]
+    which packed tokens a head of single tokens reads, by the head's name.
     """
 
     ids: Node
@@ -44,6 +45,7 @@ class Inputs(NamedTuple):
     pooled: Node
     tokens: Node
     places: Node
+    kept: Mapping[str, Node]
     chosen: Node | None = None
     """[B]: the one packed token of each row that the head reads, when it reads no other."""
 

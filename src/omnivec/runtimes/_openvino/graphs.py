@@ -1,4 +1,4 @@
-"""A checkpoint and a head to one OpenVINO model with the output "output", float32."""
+"""A checkpoint and a head to one OpenVINO model, its outputs named as `Head` says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from openvino import Model, Type
 from openvino import opset15 as ops
 
+from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.runtimes._openvino import lora
+from omnivec.core.nouns import Vocabulary
+from omnivec.runtimes._openvino import lora, words
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
 from omnivec.runtimes._openvino.heads import first_place, project, reads_first
 from omnivec.runtimes._openvino.limits import ARCHITECTURES
@@ -30,37 +32,63 @@ def build(
     architecture = _module(checkpoint.architecture)
     weights = Weights(checkpoint.name, checkpoint.weights())
     weights.root(architecture.ANCHOR)
-    inputs = Inputs(*(_parameter(name) for name in INPUTS))
+    parameters = {name: _parameter(name) for name in INPUTS}
+    kept = {name: _parameter(f"{name}_kept") for name in heads.of_tokens(head)}
+    inputs = Inputs(**parameters, kept=kept)
+    given = [*parameters.values(), *kept.values()]
     body, top = weights.rounded() if int8 else weights, weights
-    parameters = list(inputs)[: len(INPUTS)]
     if checkpoint.adapters:
-        parameters.append(lora.parameter())
-        updates = lora.updates(weights, checkpoint.adapters, parameters[-1], inputs)
-        body, top = body.adapted(updates), top.adapted(updates.rows)
+        given.append(_parameter("adapter"))
+        updates = lora.updates(weights, checkpoint.adapters, given[-1], inputs)
+        body, top = body.adapted(updates), top.adapted(updates)
     try:
         chosen = first_place(inputs) if reads_first(head, checkpoint.config) else None
         inputs = inputs._replace(chosen=chosen)
         encoded = architecture.encode(checkpoint.config, body, inputs)
-        if head.kind == "logits":
-            output = architecture.classify(checkpoint.config, top, encoded, inputs)
-        else:
-            output = project(encoded, head.steps, inputs, checkpoint)
+        outputs = _outputs(architecture, checkpoint, head, encoded, top, inputs)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
             f"{checkpoint.architecture} model needs; download the model again"
         ) from error
-    result = ops.result(output)
-    result.get_output_tensor(0).set_names({"output"})
-    model = Model([result], parameters, checkpoint.architecture)
+    results = [_result(name, output) for name, output in outputs.items()]
+    model = Model(results, given, checkpoint.architecture)
     return model, encoded._replace(hidden=None, adapters=len(checkpoint.adapters)), weights
 
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pool_mask", "tokens", "places")
+INPUTS = ("ids", "mask", "segments", "pooled", "tokens", "places")  # of blocks.Inputs
 
 
 def _parameter(name: str) -> Any:
-    made = ops.parameter([-1] if name == "tokens" else [-1, -1], Type.i64, name)
+    flat = name in ("tokens", "adapter") or name.endswith("_kept")
+    made = ops.parameter([-1] if flat else [-1, -1], Type.i64, name)
+    made.get_output_tensor(0).set_names({name})
+    return made
+
+
+def _outputs(
+    architecture: ModuleType,
+    checkpoint: Checkpoint,
+    head: Head,
+    encoded: Encoded,
+    weights: Weights,
+    inputs: Inputs,
+) -> dict[str, Any]:
+    """The nodes of a head's outputs, by name."""
+    config = checkpoint.config
+    if head.kind == "words":
+        (step,) = (step for step in head.steps if isinstance(step, Vocabulary))
+        return words.find(encoded, step, config, weights, inputs, architecture.ANCHOR)
+    return {
+        name: architecture.classify(config, weights.of_rows(), encoded, inputs)
+        if one.kind == "logits"
+        else project(encoded, name, one, inputs, checkpoint)
+        for name, one in heads.named(head).items()
+    }
+
+
+def _result(name: str, output: Any) -> Any:
+    made = ops.result(output)
     made.get_output_tensor(0).set_names({name})
     return made
 

@@ -9,19 +9,21 @@ from openvino import opset15 as ops
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool, Step
+from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool
 from omnivec.runtimes._openvino import blocks
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs, Node, axis
 from omnivec.runtimes._openvino.weights import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 _LOWEST = float(np.finfo(np.float32).min)
 
 
 def reads_first(head: Head, config: Mapping[str, Any]) -> bool:
     """Whether of the last layer only each row's first token is read: then no other is computed."""
+    if heads.of_tokens(head):
+        return False
     if head.kind == "logits":
         return str(config.get("classifier_pooling", "cls")) == "cls"
     return bool(head.steps) and head.steps[0] == Pool(modes=("cls",))
@@ -34,13 +36,13 @@ def first_place(inputs: Inputs) -> Node:
 
 
 def project(
-    encoded: Encoded, steps: Sequence[Step], inputs: Inputs, checkpoint: Checkpoint
+    encoded: Encoded, name: str, head: Head, inputs: Inputs, checkpoint: Checkpoint
 ) -> Node:
-    """The encoder's hidden states through the steps, their weights from the checkpoint's
-    files. Raises CheckpointError."""
+    """The encoder's hidden states through the steps of the head called `name`, their weights
+    from the checkpoint's files. Raises CheckpointError."""
     width = encoded.width
-    x = encoded.hidden if encoded.chosen else inputs.spread(encoded.hidden)
-    for step in steps:
+    x = _read(encoded, name, inputs)
+    for step in head.steps:
         if isinstance(step, Pool):
             x = _kept(x, inputs) if encoded.chosen else pool(step, x, inputs)
             width *= len(step.modes)
@@ -53,6 +55,13 @@ def project(
             norm = ops.reduce_l2(x, blocks.shape(-1), keep_dims=True)
             x = ops.divide(x, ops.maximum(norm, blocks.scalar(heads.NORM_FLOOR)))
     return x
+
+
+def _read(encoded: Encoded, name: str, inputs: Inputs) -> Node:
+    """Of the hidden states: the kept tokens [K, H], each row's chosen one [B, H], or all."""
+    if name in inputs.kept:
+        return ops.gather(encoded.hidden, inputs.kept[name], axis(0))
+    return encoded.hidden if encoded.chosen else inputs.spread(encoded.hidden)
 
 
 def pool(step: Pool, hidden: Node, inputs: Inputs) -> Node:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from openvino import Type
 from openvino import opset15 as ops
 
 from omnivec.runtimes._openvino import blocks
@@ -81,16 +80,10 @@ class Updates:
 
 
 def updates(weights: Weights, adapters: Sequence[Adapter], which: Node, inputs: Inputs) -> Updates:
-    """For layers that are given packed tokens. Raises CheckpointError."""
+    """For layers that are given packed tokens; `which` int64 [B] is each row's adapter. Raises
+    CheckpointError."""
     stacked = stack(adapters, weights.matrices())
     return Updates(stacked, of_tokens(which, inputs), Updates(stacked, which))
-
-
-def parameter() -> Node:
-    """int64 [B]: each row's adapter."""
-    made = ops.parameter([-1], Type.i64, "adapter")
-    made.get_output_tensor(0).set_names({"adapter"})
-    return made
 
 
 def of_tokens(which: Node, inputs: Inputs) -> Node:

@@ -6,7 +6,7 @@ import mmap
 from typing import TYPE_CHECKING
 
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.tensors import Tensor, TensorFile
+from omnivec.core.tensors import Tensor, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,9 +99,9 @@ class Weights:
                 mapped.madvise(mmap.MADV_DONTNEED)
 
     def _open(self, file: Path) -> None:
-        opened = TensorFile(self.name, file)
-        self._mapped.append(opened.mapped)
-        self._found.update(opened.tensors())
+        mapped, tensors = open_file(self.name, file)
+        self._mapped.append(mapped)
+        self._found.update(tensors)
 
     def _missing(self, key: str) -> CheckpointError:
         return CheckpointError(

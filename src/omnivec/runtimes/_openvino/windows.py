@@ -20,12 +20,17 @@ SHORT = 4  # halves of a window: up to there whole rows cost no more than bands
 
 class View(NamedTuple):
     """`queries` [M, Q] and `keys` [M, K] say which packed tokens meet, `bias` [M, 1, Q or 1, K]
-    which of them see each other, and `back` [P] where in M * Q each packed token is."""
+    which of them see each other, and `back` [P] where in M * Q each packed token is.
+
+    `sees` [P, 1] is 0 for a token that sees none: its attention is 0, as torch has it. Only
+    where a head keeps what nobody attends to can there be such a token.
+    """
 
     queries: Node
     keys: Node
     bias: Node
     back: Node
+    sees: Node | None = None
 
 
 def whole(inputs: Inputs) -> View:
@@ -54,7 +59,15 @@ def window(inputs: Inputs, half: int) -> View:
         _near(queries, keys, width, half), ops.unsqueeze(_real(inputs, keys, end), shape(1))
     )
     bias = ops.select(seen, blocks.scalar(0), blocks.scalar(blocks.MASKED))
-    return View(here, there, ops.unsqueeze(bias, shape(1)), inputs.tokens)
+    sees = _sees(seen, inputs) if inputs.kept else None
+    return View(here, there, ops.unsqueeze(bias, shape(1)), inputs.tokens, sees)
+
+
+def _sees(seen: Node, inputs: Inputs) -> Node:
+    """[M, Q, K] to [P, 1]."""
+    some = ops.reduce_max(blocks.floats(seen), shape(2))
+    flat = ops.gather(ops.reshape(some, shape(-1), False), inputs.tokens, axis(0))
+    return ops.unsqueeze(flat, shape(1))
 
 
 def attend(qkv: Node, turn: Rotation, view: View, attention: Attention) -> Node:
@@ -70,7 +83,8 @@ def attend(qkv: Node, turn: Rotation, view: View, attention: Attention) -> Node:
     v = _heads(values, view.keys)
     mixed = ops.scaled_dot_product_attention(q, k, v, view.bias, blocks.scalar(1))
     joined = ops.reshape(ops.transpose(mixed, shape(0, 2, 1, 3)), shape(-1, heads * size), False)
-    return ops.gather(joined, view.back, axis(0))
+    found = ops.gather(joined, view.back, axis(0))
+    return found if view.sees is None else ops.multiply(found, view.sees)
 
 
 def _heads(x: Node, which: Node) -> Node:

@@ -11,9 +11,11 @@ Mode: TypeAlias = Literal["cls", "mean", "last"]
 
 class Packed(NamedTuple):
     """`counted`: positions are counted from the padding id, as RoBERTa does. `classify` is the
-    architecture's own classifier on one state for each row, [B, H] to [B, labels]."""
+    architecture's own classifier on one state for each row, [B, H] to [B, labels]; `spell` its
+    language model head on any states, [S, H] to [S, V]."""
 
     classify: Callable[[Any, Tensor], Tensor]
+    spell: Callable[[Any, Tensor], Tensor] | None = None
     counted: bool = False
     decoder: bool = False
 
@@ -49,12 +51,30 @@ def _modernbert(model: Any, states: Tensor) -> Tensor:
     return model.classifier(model.head(states))
 
 
+def _spell_cls(model: Any, states: Tensor) -> Tensor:
+    return model.cls(states)
+
+
+def _spell_lm_head(model: Any, states: Tensor) -> Tensor:
+    return model.lm_head(states)
+
+
+def _spell_distilbert(model: Any, states: Tensor) -> Tensor:
+    return model.vocab_projector(
+        model.vocab_layer_norm(model.activation(model.vocab_transform(states)))
+    )
+
+
+def _spell_modernbert(model: Any, states: Tensor) -> Tensor:
+    return model.decoder(model.head(states))
+
+
 def _score(model: Any, states: Tensor) -> Tensor:
     return model.score(states)
 
 
-_BERT = Packed(_through_pooler)
-_ROBERTA = Packed(_first_of_row, counted=True)
+_BERT = Packed(_through_pooler, _spell_cls)
+_ROBERTA = Packed(_first_of_row, _spell_lm_head, counted=True)
 _DECODER = Packed(_score, decoder=True)
 
 ARCHITECTURES: Mapping[str, Packed] = {
@@ -63,8 +83,8 @@ ARCHITECTURES: Mapping[str, Packed] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "distilbert": Packed(_distilbert),
-    "modernbert": Packed(_modernbert),
+    "distilbert": Packed(_distilbert, _spell_distilbert),
+    "modernbert": Packed(_modernbert, _spell_modernbert),
     "qwen3": _DECODER,
     "qwen2": _DECODER,
     "llama": _DECODER,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
+from omnivec.core.nouns import Array
 from omnivec.runtimes._torch.packing import Packing, Run
 
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
@@ -63,6 +64,7 @@ def attend(
 ) -> tuple[Tensor, None]:
     """query [1, heads, S, d], key and value [1, heads or fewer, S, d] to [1, S, heads, d].
 
+    Tokens that are there without being attended to see the others and are seen by none.
     Raises ValueError for what a packed row has no form of: a mask, capped logits.
     """
     if attention_mask is not None or softcap is not None:
@@ -70,7 +72,8 @@ def attend(
     causal = module.is_causal if is_causal is None else is_causal
     reach = Reach(causal, sliding_window, scaling)
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-    kernel = _variable_length if _has_kernel(query) else _by_runs
+    whole = sequences.packing.attended is None
+    kernel = _variable_length if whole and _has_kernel(query) else _by_runs
     return kernel(q, k, v, sequences, reach)[None], None
 
 
@@ -134,10 +137,20 @@ def _by_runs(
     import torch
 
     done = []
+    attended = sequences.packing.attended
     for run in sequences.packing.runs:
         q, k, v = (_cut(states, run) for states in (query, key, value))
-        done.append(_dense(q, k, v, reach).transpose(1, 2).flatten(0, 1))
+        seen = None if attended is None else _seen(attended, run, query.device)
+        done.append(_dense(q, k, v, reach, seen).transpose(1, 2).flatten(0, 1))
     return done[0] if len(done) == 1 else torch.cat(done)
+
+
+def _seen(attended: Array, run: Run, device: Any) -> Tensor:
+    """bool [rows, 1, 1, length] of the run's tokens."""
+    import torch
+
+    part = attended[run.start : run.start + run.rows * run.length]
+    return torch.from_numpy(part.reshape(run.rows, 1, 1, run.length)).to(device)
 
 
 def _cut(states: Tensor, run: Run) -> Tensor:
@@ -146,12 +159,13 @@ def _cut(states: Tensor, run: Run) -> Tensor:
     return part.unflatten(0, (run.rows, run.length)).transpose(1, 2)
 
 
-def _dense(query: Tensor, key: Tensor, value: Tensor, reach: Reach) -> Tensor:
+def _dense(query: Tensor, key: Tensor, value: Tensor, reach: Reach, seen: Tensor | None) -> Tensor:
     from torch.nn import functional
 
-    mask = None
+    mask = seen
     if reach.window is not None and reach.window < query.shape[2]:
-        mask = _band(query, reach.window, causal=reach.causal)
+        band = _band(query, reach.window, causal=reach.causal)
+        mask = band if seen is None else band & seen
     return functional.scaled_dot_product_attention(
         query,
         key,

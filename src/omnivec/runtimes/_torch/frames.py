@@ -18,7 +18,8 @@ Dtype: TypeAlias = Literal["int64", "float32", "bool"]
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
-    """To a worker, once: what it is to open, and where. `adapters`: their names and folders."""
+    """To a worker, once: what it is to open, and where. `adapters`: their names and folders.
+    `pickle` as in Checkpoint."""
 
     name: str
     folder: str
@@ -26,6 +27,7 @@ class Open(msgspec.Struct, frozen=True, tag=True):
     device: str
     dtype: str
     adapters: tuple[tuple[str, str], ...] = ()
+    pickle: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

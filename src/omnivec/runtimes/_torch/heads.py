@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import LAYER_NORM_EPSILON, NORM_FLOOR, activation
-from omnivec.core.nouns import Array, Dense, Head, LayerNorm, Normalize, Pool, Step
+from omnivec.core.nouns import Array, Dense, Head, LayerNorm, Normalize, Pool, Step, Vocabulary
+from omnivec.runtimes._torch.loading import state
 from omnivec.runtimes._torch.packing import Packing
 
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
@@ -16,21 +17,25 @@ Move: TypeAlias = Callable[[Array], Tensor]
 """A host array to the device."""
 HeadRun: TypeAlias = Callable[[Tensor, Packing, Move], Tensor]
 
+LOGITS = 2048  # tokens whose logits are there at once: 250 MB of them for BERT's vocabulary
 
-def build(checkpoint: Checkpoint, head: Head, device: str) -> HeadRun:
-    """The steps as one function of the hidden states [S, H] and their packing: [B, d], or
-    [B, T, d] of tokens. They are done in float32 whatever the model's dtype: they cost next
-    to nothing. Raises CheckpointError."""
+
+def build(checkpoint: Checkpoint, name: str, head: Head, device: str) -> HeadRun:
+    """The steps of the output `name` as one function of the hidden states [S, H] and their
+    packing: [B, d], or [K, d] of tokens. They are done in float32 whatever the model's dtype:
+    they cost next to nothing. Raises CheckpointError."""
     pools = [step for step in head.steps if isinstance(step, Pool)]
     layers = [_layer(checkpoint, step, device) for step in head.steps if not isinstance(step, Pool)]
 
     def run(x: Tensor, packing: Packing, move: Move) -> Tensor:
         for step in pools:
             x = pool(x, step.modes, packing, move)
+        if name in packing.given:
+            x = x[move(packing.given[name])]
         x = x.float()
         for layer in layers:
             x = layer(x)
-        return x if pools else _unpack(x, packing, move)
+        return x
 
     return run
 
@@ -40,6 +45,31 @@ def pool(x: Tensor, modes: Sequence[str], packing: Packing, move: Move) -> Tenso
     import torch
 
     return torch.cat([_pool(x, mode, packing, move) for mode in modes], dim=1)
+
+
+def words(
+    step: Vocabulary, spell: Layer, states: Tensor, packing: Packing, move: Move
+) -> dict[str, Tensor]:
+    """What a head of kind "words" gives of [S, H]; `spell` makes logits [.., V] of some."""
+    import torch
+
+    kept = move(packing.kept)[:, None]
+    found = []
+    for first, end in packing.spans(LOGITS):
+        at = slice(int(packing.starts[first]), int(packing.starts[end]))
+        weights = _weigh(step, spell(states[at]).float().masked_fill_(~kept[at], 0.0))
+        rows = weights.split(packing.lengths[first:end].tolist())
+        found += [row.amax(0) if step.mode == "max" else row.sum(0) for row in rows]
+    values = torch.stack(found)
+    places = values.nonzero(as_tuple=True)
+    return {"output": values[places], "rows": places[0], "columns": places[1]}
+
+
+def _weigh(step: Vocabulary, logits: Tensor) -> Tensor:
+    weights = logits.relu_()
+    for _ in range(step.function.count("log1p")):
+        weights = weights.log1p_()
+    return weights
 
 
 def _pool(x: Tensor, mode: str, packing: Packing, move: Move) -> Tensor:
@@ -61,14 +91,6 @@ def _reduce(x: Tensor, how: str, starts: Tensor) -> Tensor:
     return torch.segment_reduce(x, how, offsets=starts, axis=0, unsafe=True)
 
 
-def _unpack(x: Tensor, packing: Packing, move: Move) -> Tensor:
-    """[S, d] to [B, T, d], zeros where nothing is attended to."""
-    rows, width = packing.shape
-    padded = x.new_zeros((rows * width, x.shape[-1]))
-    padded[move(packing.places)] = x
-    return padded.unflatten(0, (rows, width))
-
-
 def _layer(checkpoint: Checkpoint, step: Step, device: str) -> Layer:
     import torch
     from torch.nn import functional
@@ -88,16 +110,29 @@ def _layer(checkpoint: Checkpoint, step: Step, device: str) -> Layer:
 
 
 def _weights(checkpoint: Checkpoint, file: str, device: str, *names: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        found = {name: tensor.float() for name, tensor in load(checkpoint.read(file)).items()}
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{checkpoint.name}: {file} cannot be read ({error}); download it again"
-        ) from error
+    found = {name: tensor.float() for name, tensor in _tensors(checkpoint, file).items()}
     for name in names:
         if name not in found:
             raise CheckpointError(f"{checkpoint.name}: {file} lacks {name}; download it again")
     return {name: tensor.to(device) for name, tensor in found.items()}
+
+
+def _tensors(checkpoint: Checkpoint, file: str) -> dict[str, Tensor]:
+    """Of a head's step alone: a file may hold the whole model beside it."""
+    from safetensors import SafetensorError, safe_open
+
+    if not checkpoint.has(file):
+        raise CheckpointError(f"{checkpoint.name}: {file} is missing; download the model again")
+    if not file.endswith(".safetensors"):
+        found = state(checkpoint.name, checkpoint.path(file))
+        return {name: found[name] for name in found if name in _NAMES}
+    try:
+        with safe_open(checkpoint.path(file), framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys() if name in _NAMES}  # noqa: SIM118 - it is no dict
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{checkpoint.name}: {file} cannot be read ({error}); download it again"
+        ) from error
+
+
+_NAMES = {"linear.weight", "linear.bias", "norm.weight", "norm.bias"}

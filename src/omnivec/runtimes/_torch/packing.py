@@ -1,18 +1,20 @@
 """A padded batch [B, T] seen as one row of its S tokens, sequence after sequence.
 
+A token is packed when it is attended to, or when a head keeps it all the same.
+
 All of it is reckoned in numpy, on the host: the device is asked for nothing but sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
-from omnivec.core.heads import MASK_FLOOR
+from omnivec.core.heads import MASK_FLOOR, computed, kept
 from omnivec.core.nouns import Array, Floats
 
 
@@ -25,25 +27,32 @@ class Run(NamedTuple):
 
 
 class Packing:
-    """Which tokens of a batch are attended to, and which of them are pooled.
+    """Which tokens of a batch are there, which of them are attended to, pooled, kept.
 
+    `names` are those of the outputs of single tokens, and `given` says which of the S tokens
+    [K] each of them gives. `attended` bool [S] is None when all are.
     `places` int64 [S]: each token's place in the flattened [B * T]. `starts` int64 [B + 1]:
     where each sequence begins, and S. `kept` bool [S]: the tokens that are pooled. A row that
     attends to nothing is given its first token, which is not pooled: attention over nothing is
     not a number. Raises ValueError for arrays that are no batch.
     """
 
-    def __init__(self, arrays: Mapping[str, Array]) -> None:
+    def __init__(self, arrays: Mapping[str, Array], names: Sequence[str] = ()) -> None:
         mask = arrays["attention_mask"].astype(bool)
         if not mask.size or {a.shape for a in arrays.values()} != {mask.shape[:2]}:
             raise ValueError("the arrays of a batch must share one shape [B, T], neither of them 0")
-        kept = mask & arrays.get("pool_mask", mask).astype(bool)
+        pooled = mask & arrays.get("pool_mask", mask).astype(bool)
         mask[~mask.any(1), 0] = True
-        self.shape = (mask.shape[0], mask.shape[1])
-        self.places = np.flatnonzero(mask)
-        self.lengths = mask.sum(1)
+        there = mask | computed(names, arrays)
+        self.shape = (there.shape[0], there.shape[1])
+        self.places = np.flatnonzero(there)
+        self.lengths = there.sum(1)
         self.starts = np.concatenate([[0], self.lengths.cumsum()])
-        self.kept = kept.ravel()[self.places]
+        self.kept = pooled.ravel()[self.places]
+        self.attended = None if (there == mask).all() else mask.ravel()[self.places]
+        self.given = {
+            name: np.flatnonzero(kept(name, arrays).ravel()[self.places]) for name in names
+        }
 
     def pack(self, array: Array) -> Array:
         """[B, T] to [1, S]."""
@@ -70,6 +79,17 @@ class Packing:
             rows = len(list(group))
             found.append(Run(start, rows, length))
             start += rows * length
+        return found
+
+    def spans(self, most: int) -> list[tuple[int, int]]:
+        """The rows in order, first and end of each run of at most `most` tokens, or of one row
+        that has more."""
+        found, first = [], 0
+        for row in range(1, len(self.lengths) + 1):
+            over = row < len(self.lengths) and self.starts[row + 1] - self.starts[first] > most
+            if over or row == len(self.lengths):
+                found.append((first, row))
+                first = row
         return found
 
     # ── what a pooling needs (formulas in core/heads.py) ─────────────────────────────────

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.nouns import Array, Head
+from omnivec.core.heads import named, of_tokens
+from omnivec.core.nouns import Array, Head, Vocabulary
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import architectures, attention, budget, heads
 from omnivec.runtimes._torch.loading import load
@@ -45,12 +47,18 @@ class TorchSession:
         self._model = load(
             checkpoint,
             getattr(torch, _DTYPES[dtype]),
-            logits=self._logits,
+            kind=head.kind,
             attention=attention.register() if self._packed else None,
         ).to(device)
         self._rows = _table_rows(self._model.base_model)
         self._accepts = set(inspect.signature(self._model.forward).parameters)
-        self._head = None if self._logits else heads.build(checkpoint, head, device)
+        self._step = next((step for step in head.steps if isinstance(step, Vocabulary)), None)
+        self._of_tokens = of_tokens(head)
+        self._heads = {
+            name: heads.build(checkpoint, name, one, device)
+            for name, one in named(head).items()
+            if one.kind not in ("logits", "words")
+        }
         self._adapters = Adapters(self._model, checkpoint.adapters)
         self._queueing = threading.Lock()
         self.batch_cost = self._budget()
@@ -59,13 +67,14 @@ class TorchSession:
         """Raises ValueError for arrays that are no batch, SessionLost after an error of the
         device: then every later call would fail. Out of memory is not one."""
         told = {name: array for name, array in arrays.items() if name != "adapter"}
-        packing = Packing(self._with_pool_mask(told))
+        packing = Packing(self._with_pool_mask(told), self._of_tokens)
         which = self._adapters.read(arrays.get("adapter"), packing.shape[0])
         try:
             # a batch is queued whole: two that alternate would both hold their memory
             with self._torch.inference_mode(), self._queueing:
-                output = self._fetch(self._output(told, packing, which).float())
-            return {"output": output()}
+                outputs = self._outputs(told, packing, which)
+                fetched = {name: self._fetch(one) for name, one in outputs.items()}
+            return {name: wait() for name, wait in fetched.items()}
         except getattr(self._torch, "AcceleratorError", ()) as error:  # since torch 2.8
             raise SessionLost("the GPU reported an error") from error
 
@@ -82,16 +91,37 @@ class TorchSession:
 
     # ── the model ────────────────────────────────────────────────────────────────────────
 
-    def _output(self, arrays: Mapping[str, Array], packing: Packing, which: Array) -> Tensor:
-        if self._packed is None:
-            with self._adapters.of(which, self._move):
+    def _outputs(
+        self, arrays: Mapping[str, Array], packing: Packing, which: Array
+    ) -> dict[str, Tensor]:
+        """`which` int64 [B] is each row's adapter."""
+        padded = self._packed is None or (self._step is not None and self._packed.spell is None)
+        lying = which if padded else packing.spread(which)[None]
+        with self._adapters.of(lying, self._move):
+            if self._step is not None:
+                return self._words(self._step, arrays, packing)
+            if self._packed is None:
                 return self._run_padded(arrays, packing)
-        with self._adapters.of(packing.spread(which)[None], self._move):
             states = self._run_packed(self._packed, arrays, packing)
-        if self._head is not None:
-            return self._head(states, packing, self._move)
-        with self._adapters.of(which, self._move):
-            return self._classify(self._packed, states, packing)
+        outputs = self._project(states, packing)
+        if self._logits:
+            with self._adapters.of(which, self._move):
+                outputs["output"] = self._classify(self._packed, states, packing).float()
+        return outputs
+
+    def _words(
+        self, step: Vocabulary, arrays: Mapping[str, Array], packing: Packing
+    ) -> dict[str, Tensor]:
+        if self._packed is not None and self._packed.spell is not None:
+            states = self._run_packed(self._packed, arrays, packing)
+            spell = partial(self._packed.spell, self._model)
+            return heads.words(step, spell, states, packing, self._move)
+        logits = self._model(**self._feed(arrays), **self._told()).logits.flatten(0, 1)
+        return heads.words(step, _same, logits[self._move(packing.places)], packing, self._move)
+
+    def _project(self, states: Tensor, packing: Packing) -> dict[str, Tensor]:
+        """The heads of the last hidden states, [S, H]."""
+        return {name: head(states, packing, self._move) for name, head in self._heads.items()}
 
     def _run_packed(
         self, packed: architectures.Packed, arrays: Mapping[str, Array], packing: Packing
@@ -104,14 +134,14 @@ class TorchSession:
         sequences = attention.Sequences(self._move(packing.starts.astype(np.int32)), packing)
         return base(**fed, **self._told(), sequences=sequences).last_hidden_state[0]
 
-    def _run_padded(self, arrays: Mapping[str, Array], packing: Packing) -> Tensor:
-        """Logits, or the head of the hidden states. `position_ids` are the model's own to
+    def _run_padded(self, arrays: Mapping[str, Array], packing: Packing) -> dict[str, Tensor]:
+        """Logits, or the heads of the hidden states. `position_ids` are the model's own to
         make: it counts them from the mask or the padding as its architecture does."""
         output = self._model(**self._feed(arrays), **self._told())
-        if self._head is None:
-            return output.logits
+        if self._logits:
+            return {"output": output.logits.float()}
         states = output.last_hidden_state.flatten(0, 1)[self._move(packing.places)]
-        return self._head(states, packing, self._move)
+        return self._project(states, packing)
 
     def _feed(self, arrays: Mapping[str, Array], without: Sequence[str] = ()) -> dict[str, Tensor]:
         """What the model takes of the arrays, on the device. Raises ValueError for a number
@@ -176,6 +206,10 @@ class TorchSession:
         if not isinstance(found, int):
             return None
         return found - (int(config.pad_token_id or 0) + 1)  # RoBERTa's kin keep some back
+
+
+def _same(logits: Tensor) -> Tensor:
+    return logits
 
 
 def _table_rows(base: Any) -> dict[str, int]:

@@ -41,7 +41,10 @@ def _open(connection: socket) -> TorchSession | None:
 
     try:
         adapters = [Adapter(name, Path(folder)) for name, folder in asked.adapters]
-        checkpoint = Checkpoint(asked.name, Path(asked.folder), adapters=adapters)
+        overrides = {"pickle": asked.pickle}
+        checkpoint = Checkpoint(
+            asked.name, Path(asked.folder), overrides=overrides, adapters=adapters
+        )
         session = TorchSession(checkpoint, asked.head, asked.device, asked.dtype)
     except CheckpointError as error:
         frames.send(connection, frames.Failed(str(error), unusable=True))

@@ -93,6 +93,10 @@ class Workers:
         """Bytes on all the devices, as of each one's last batch."""
         return sum(worker.memory for worker in self._workers)
 
+    def held(self) -> list[tuple[str, int]]:
+        """Each device with the bytes on it, as of its last batch."""
+        return [(worker.device, worker.memory) for worker in self._workers]
+
     def close(self) -> None:
         for worker in self._workers:
             worker.close()
@@ -102,7 +106,15 @@ class Workers:
         folder = str(checkpoint.folder.absolute())
         adapters = tuple((one.name, str(one.folder.absolute())) for one in checkpoint.adapters)
         for worker in self._workers:
-            asked = frames.Open(checkpoint.name, folder, head, worker.device, self.dtype, adapters)
+            asked = frames.Open(
+                checkpoint.name,
+                folder,
+                head,
+                worker.device,
+                self.dtype,
+                adapters,
+                pickle=bool(checkpoint.overrides.get("pickle")),
+            )
             frames.send(worker.lanes[0], asked)
         return [_ready(worker) for worker in self._workers]
 

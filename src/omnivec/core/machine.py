@@ -1,0 +1,35 @@
+"""What this process may use of its machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+
+def memory() -> tuple[int, int]:
+    """(bytes in all, bytes available), within the container's limit."""
+    found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", read("/proc/meminfo"), re.MULTILINE))
+    if "MemTotal" not in found:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return whole, whole
+    whole, free = int(found["MemTotal"]) * 1024, int(found.get("MemAvailable", 0)) * 1024
+    limit, used = (read(f"/sys/fs/cgroup/memory.{one}").strip() for one in ("max", "current"))
+    if limit.isdigit() and used.isdigit():
+        whole, free = min(whole, int(limit)), min(free, max(int(limit) - int(used), 0))
+    return whole, free
+
+
+@cache
+def installed() -> int:
+    """Bytes of memory that this process may use: the machine's, or a container's limit."""
+    return memory()[0]
+
+
+def read(path: str) -> str:
+    """A small file of the system; "" where there is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
