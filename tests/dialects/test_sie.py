@@ -67,6 +67,32 @@ def test_the_task() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "adapter"),
+    [
+        ({"lora_id": "law"}, "law"),
+        ({"lora": "law"}, "law"),
+        ({"lora_id": "law", "lora": "tax"}, "law"),
+        ({"lora_id": None, "lora": ""}, None),
+        ({}, None),
+    ],
+)
+def test_an_adapter_under_both_of_its_names(options: Any, adapter: str | None) -> None:
+    task = decode(ENCODE, {**BODY, "params": {"options": options}})
+    assert isinstance(task, Encode)
+    assert task.adapter == adapter
+    query = {"text": "hello"}
+    scored = decode(SCORE, {**BODY, "query": query, "options": options})
+    assert isinstance(scored, Score)
+    assert scored.adapter == adapter
+
+
+def test_an_adapter_that_is_no_name() -> None:
+    with pytest.raises(Fault) as caught:
+        decode(ENCODE, {**BODY, "params": {"options": {"lora_id": ["law"]}}})
+    assert caught.value.message == "`params.options.lora_id` must be a string."
+
+
+@pytest.mark.parametrize(
     ("params", "role"),
     [
         ({"is_query": True}, "query"),
@@ -360,6 +386,7 @@ def test_a_wrong_field(fields: dict[str, Any], param: str, headers: dict[str, st
         (errors.Overloaded("x", retry_after=3), 503, "QUEUE_FULL", "3"),
         (errors.Loading("x", retry_after=5), 503, "MODEL_LOADING", "5"),
         (errors.LoadFailed("x", cause="GATED"), 502, "MODEL_LOAD_FAILED", None),
+        (errors.LoadingAdapter("x", retry_after=1), 503, "LORA_LOADING", "1"),
         (errors.ModelFailed("x"), 500, "INFERENCE_ERROR", None),
         (errors.Fault("x"), 500, "INTERNAL_ERROR", None),
     ],

@@ -42,6 +42,11 @@ FLAGS: Mapping[str, Flag] = {
         "auto|f32|bf16|f16|int8",
     ),
     "runtime": Flag("The library that runs models: openvino, torch; auto takes the best.", "NAME"),
+    "lora": Flag(
+        "A LoRA adapter that clients ask for by NAME, of its base model or of MODEL; may be "
+        "repeated.",
+        "NAME=FOLDER[@MODEL]",
+    ),
     "revision": Flag("Branch, tag or commit of the models that name none after @.", "REVISION"),
     "catalogue": Flag(
         "Model entries of your own, as TOML: prompts, pooling, profiles.", "FILE|FOLDER"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
+
+if TYPE_CHECKING:
+    from omnivec.core.adapter import Adapter
 
 Cause: TypeAlias = Literal["GATED", "NOT_FOUND", "OOM", "NETWORK", "DEPENDENCY", "UNKNOWN"]
 
@@ -29,7 +32,8 @@ class Checkpoint:
     `overrides` come from the model catalogue and win over what the files say: `prompts`,
     `hypothesis_template`, `pooling`, `max_tokens`. With `pickle` the weights may lie in
     `pytorch_model.bin`, whose tensors are read without unpickling (core/torchfile.py).
-    `options` are a test model's (`fake:dims=8`).
+    `options` are a test model's (`fake:dims=8`). `adapters` can be put on it: sessions know
+    them by their numbers, from 1 on.
     """
 
     def __init__(
@@ -40,12 +44,14 @@ class Checkpoint:
         revision: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         options: Mapping[str, str] | None = None,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         self.name = name
         self.folder = folder
         self.revision = revision
         self.overrides: Mapping[str, Any] = overrides or {}
         self.options: Mapping[str, str] = options or {}
+        self.adapters = tuple(adapters)
 
     @cached_property
     def config(self) -> dict[str, Any]:

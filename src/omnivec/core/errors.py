@@ -15,7 +15,8 @@
     ├─ Overloaded        429  the queue is full; comes with `retry_after`
     ├─ ModelFailed       500  the model raised, hung, or gave numbers that are not finite
     └─ Loading           503  the model is not ready yet, or is going away; with `retry_after`
-       └─ LoadFailed     503  it could not be loaded; with `retry_after` if it may be later
+       ├─ LoadFailed     503  it could not be loaded; with `retry_after` if it may be later
+       └─ LoadingAdapter 503  nor is the adapter that was asked for
 
 A fault's message is written for the caller: short, fixed text, what would have been
 accepted, never the caller's own value, a path of this machine or another exception's text.
@@ -130,3 +131,7 @@ class LoadFailed(Loading):
         super().__init__(message, param=param, retry_after=retry_after)
         self.cause = cause
         self.attempts = attempts
+
+
+class LoadingAdapter(Loading):
+    code = "adapter_loading"

@@ -153,7 +153,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     vectors that are wanted, all of them from one pass through the model; empty means dense
     ones, or else what the model makes. `profile` names one of the model's (`Card.profiles`),
     which says what the request leaves open; where `yields` is set, its `kinds` win over the
-    request's.
+    request's. `adapter` is one of the model's, by its name.
     """
 
     items: tuple[Item, ...]
@@ -165,6 +165,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     max_tokens: int | None = None
     dtype: Dtype | None = "float32"  # None: that one, too, unless a profile says another
     kinds: tuple[Kind, ...] = ("dense",)
+    adapter: str | None = None
     profile: str | None = None
     yields: bool = False
 
@@ -184,6 +185,7 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     raw: bool = False
     overflow: Overflow | None = None
     max_tokens: int | None = None
+    adapter: str | None = None
     weights: tuple[tuple[Kind, float], ...] = ()
     profile: str | None = None
 
@@ -239,6 +241,7 @@ class Unit(msgspec.Struct, frozen=True):
     overflow: Overflow = "truncate"
     max_tokens: int | None = None
     kinds: tuple[Kind, ...] = ("dense",)
+    adapter: str | None = None
 
 
 class Features(msgspec.Struct, frozen=True):
@@ -334,6 +337,7 @@ class Card(msgspec.Struct, frozen=True):
     template: str = ""  # of an NLI model: the hypothesis about each label, which stands at `{}`
     revision: str | None = None
     aliases: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()  # by the names under which a request asks for one
     runtime: str = ""
     device: str = ""
     dtype: str = ""

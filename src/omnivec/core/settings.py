@@ -41,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     runtime: str = "auto"
+    lora: tuple[str, ...] = ()  # adapters: `name=folder`, `name=folder@model`
     offline: bool = False
     on_demand: bool = False  # the catalogue's other models are served too
     lazy: bool = False  # nothing is loaded before it is asked for

@@ -42,7 +42,7 @@ class SieEncodeParams(msgspec.Struct, kw_only=True):
     is_query: Annotated[bool | None, Meta(description="As in options.")] = None
     options: Annotated[
         dict[str, Any] | None,
-        Meta(description="profile, is_query, normalize, dimensions, max_seq_length, "
+        Meta(description="profile, lora_id, is_query, normalize, dimensions, max_seq_length, "
              "overflow_policy, instruction, output_types, output_dtype."),
     ] = None  # fmt: skip
 
@@ -249,6 +249,11 @@ class Options:
             param = f"{self._place}.overflow_policy"
             raise BadRequest(f'`{param}` must be "truncate" or "error".', param=param)
         return _OVERFLOWS[word.lower()]
+
+    def adapter(self) -> str | None:
+        """SIE reads `lora_id`; some of its examples write `lora`."""
+        found = self.take("lora_id", str, "a string") or self.take("lora", str, "a string")
+        return found or None
 
     def window(self) -> int | None:
         tokens = self.take("max_seq_length", int, "an integer")

@@ -101,6 +101,7 @@ def decode_encode(call: Call) -> Task:
         max_tokens=options.window(),
         dtype=_dtype(params.output_dtype or options.take("output_dtype", str, "a string")),
         kinds=_kinds(params.output_types or options.take("output_types", list[str], "strings")),
+        adapter=options.adapter(),
         profile=_profile(options),
         yields=True,
     )
@@ -146,6 +147,7 @@ def decode_score(call: Call) -> Task:
         raw=bool(weights) if raw is None else raw,  # a mode is named for the score it gives
         overflow=options.overflow(),
         max_tokens=options.window(),
+        adapter=options.adapter(),
         weights=weights,
     )
 
@@ -305,6 +307,7 @@ _WORDS: tuple[tuple[type[Fault], int, str], ...] = (
     (errors.TooSlow, 408, "REQUEST_TIMEOUT"),
     (errors.Overloaded, 503, "QUEUE_FULL"),
     (errors.LoadFailed, 502, "MODEL_LOAD_FAILED"),
+    (errors.LoadingAdapter, 503, "LORA_LOADING"),
     (errors.Loading, 503, "MODEL_LOADING"),
     (errors.ModelFailed, 500, "INFERENCE_ERROR"),
     (Fault, 500, "INTERNAL_ERROR"),
@@ -388,6 +391,7 @@ class Sie:
 
 
 _FIELDS = {
+    "adapter": "params.options.lora_id",
     "dims": "params.options.dimensions",
     "kinds": "params.output_types",
     "labels": "params.labels",

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from omnivec.core.adapter import Adapter
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.nouns import Card
 from omnivec.core.settings import SettingsError
@@ -34,8 +35,8 @@ class Spec(msgspec.Struct, frozen=True):
     """One model that is to be served, before its files are looked for.
 
     `name` is what clients see, `aliases` what else they may say. `source` is a Hugging Face
-    id ("hub") or a folder ("folder"). `overrides` and `options` go to the checkpoint. `entry`
-    is what the catalogue has under its name.
+    id ("hub") or a folder ("folder"). `overrides`, `options` and `adapters` go to the
+    checkpoint. `entry` is what the catalogue has under its name.
     """
 
     name: str
@@ -47,11 +48,15 @@ class Spec(msgspec.Struct, frozen=True):
     overrides: Mapping[str, Any] = {}
     package: Package | None = None
     entry: Entry | None = None
+    adapters: tuple[Adapter, ...] = ()
 
     def card(self) -> Card:
         """What is known before its files are looked at: a name alone, or what lists need."""
         known = self.entry.card() if self.entry else Card(name=self.name)
-        return msgspec.structs.replace(known, name=self.name, aliases=self.aliases)
+        adapters = tuple(adapter.name for adapter in self.adapters)
+        return msgspec.structs.replace(
+            known, name=self.name, aliases=self.aliases, adapters=adapters
+        )
 
 
 # ── a person's argument ──────────────────────────────────────────────────────────────────

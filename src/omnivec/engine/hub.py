@@ -49,7 +49,12 @@ def locate(spec: Spec, *, offline: bool = False, progress: Progress | None = Non
     """
     folder, revision = _find(spec, offline=offline, progress=progress)
     return Checkpoint(
-        spec.name, folder, revision=revision, overrides=spec.overrides, options=spec.options
+        spec.name,
+        folder,
+        revision=revision,
+        overrides=spec.overrides,
+        options=spec.options,
+        adapters=spec.adapters,
     )
 
 

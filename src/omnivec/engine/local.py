@@ -7,7 +7,16 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from omnivec.core.errors import BadRequest, UnknownModel, Unsupported
+import msgspec
+
+from omnivec.core.errors import (
+    BadRequest,
+    LoadFailed,
+    Loading,
+    LoadingAdapter,
+    UnknownModel,
+    Unsupported,
+)
 from omnivec.core.nouns import (
     Array,
     Card,
@@ -41,6 +50,7 @@ from omnivec.engine.work import (
     COMPARED,
     Splitter,
     Work,
+    check_adapter,
     check_dims,
     check_kinds,
     check_weights,
@@ -110,12 +120,13 @@ class LocalEngine:
             return self._describe(task)
         if isinstance(task, Keep):
             return await self._keep(task)
+        task = self._adapted(task)
         resident = self._choose(task)
         if (card := resident.card).state != "loaded":  # before others make room for it
             early = settle(task, card)
             if card.tasks:
                 _check(early, card, self._settings.max_items)
-        batcher = await self._roster.acquire(resident)
+        batcher = await self._acquire(resident, task)
         try:
             return await self._answer(task, resident, batcher)
         finally:
@@ -167,6 +178,26 @@ class LocalEngine:
         if not can:
             raise UnknownModel(f"No model here can {_ABILITY[verb]}.", param="model")
         return min(can, key=lambda resident: _reluctance(resident.card, verb))
+
+    def _adapted(self, task: Work) -> Work:
+        """A task whose model is called as an adapter is one for that adapter's model."""
+        if isinstance(task, Extract) or task.model is None or task.adapter is not None:
+            return task
+        base = next((card.name for card in self.cards if task.model in card.adapters), None)
+        if base is None or resolve(task.model, self.cards) is not None:
+            return task
+        return msgspec.structs.replace(task, model=base, adapter=task.model)
+
+    async def _acquire(self, resident: Resident, task: Work) -> Batcher:
+        """Raises LoadFailed, Loading and, where an adapter was asked for, LoadingAdapter."""
+        adapter = None if isinstance(task, Extract) else task.adapter
+        check_adapter(adapter, resident.card)
+        try:
+            return await self._roster.acquire(resident)
+        except Loading as fault:
+            if adapter is None or isinstance(fault, LoadFailed):
+                raise
+            raise LoadingAdapter("The adapter is still loading.", retry_after=1) from None
 
     def _describe(self, task: Describe) -> Result:
         if task.model is not None:

@@ -15,6 +15,7 @@ import hashlib
 import struct
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -268,11 +269,7 @@ def describe(checkpoint: Checkpoint, card: Card, version: str) -> bytes:
 
     A commit stands for its files; without one, their names, sizes and times do.
     """
-    folder, files = checkpoint.folder, []
-    if checkpoint.revision is None:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            status = path.stat()
-            files.append((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
+    files = _files(checkpoint.folder) if checkpoint.revision is None else []
     said = (
         version,
         checkpoint.name,
@@ -281,5 +278,14 @@ def describe(checkpoint: Checkpoint, card: Card, version: str) -> bytes:
         sorted(checkpoint.options.items()),
         repr(sorted(checkpoint.overrides.items())),
         (card.architecture, card.family, card.runtime, card.device, card.dtype),
+        [(adapter.name, _files(adapter.folder)) for adapter in checkpoint.adapters],
     )
     return hashlib.blake2b(msgspec.msgpack.encode(said), digest_size=32).digest()
+
+
+def _files(folder: Path) -> list[tuple[str, int, int]]:
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        status = path.stat()
+        found.append((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
+    return found

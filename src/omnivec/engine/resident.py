@@ -92,6 +92,11 @@ class Opener:
         """Open the graphs. The card then also says runtime, device and dtype."""
         family = self.family(checkpoint)
         card = family.card(checkpoint)
+        if checkpoint.adapters and not card.adapters:
+            raise CheckpointError(
+                f"{checkpoint.name}: LoRA adapters are not applied to models of the family "
+                f"{family.name}; serve it without --lora"
+            )
         heads = family.graphs(checkpoint)
         if not heads:
             return family.ready(checkpoint, {}), _on(card, "numpy", "cpu", "f32")

@@ -72,6 +72,7 @@ class Splitter:
                     instruction=query.instruction,
                     overflow=unit.overflow,
                     max_tokens=unit.max_tokens,
+                    adapter=unit.adapter,
                 )
                 for unit in documents
             ]
@@ -87,7 +88,9 @@ class Splitter:
     ) -> list[Unit]:
         overflow = task.overflow or self._overflow
         kinds: tuple[Kind, ...] = ("dense",)  # of which an extraction takes no notice
+        adapter = None
         if not isinstance(task, Extract):
+            adapter = task.adapter
             kinds = task.kinds if isinstance(task, Encode) else compared(task, card)
         return [
             Unit(
@@ -97,6 +100,7 @@ class Splitter:
                 overflow=overflow,
                 max_tokens=task.max_tokens,
                 kinds=kinds,
+                adapter=adapter,
             )
             for i, item in enumerate(items)
         ]
@@ -137,6 +141,12 @@ def check_dims(dims: int | None, card: Card) -> None:
 def check_kinds(kinds: Sequence[Kind], card: Card) -> None:
     if not set(kinds) <= set(card.kinds):
         raise Unsupported(f"This model makes {', '.join(card.kinds)} vectors.", param="kinds")
+
+
+def check_adapter(adapter: str | None, card: Card) -> None:
+    if adapter is not None and adapter not in card.adapters:
+        there = f"it has {', '.join(card.adapters)}" if card.adapters else "it has none"
+        raise Unsupported(f"This model has no adapter of that name; {there}.", param="adapter")
 
 
 def check_weights(task: Score, card: Card) -> None:

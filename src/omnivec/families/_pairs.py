@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.nouns import Array, Features, Loaded, Unit
+from omnivec.families._adapters import Adapters
 from omnivec.families._files import positions, segments, vocabulary, window
 from omnivec.families._text import Ids, Tokeniser, limit, pack, read, refuse, shares
 
@@ -19,6 +20,7 @@ class Reader:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._tokeniser = Tokeniser(checkpoint)
+        self._adapters = Adapters(checkpoint)
         self._window = window(checkpoint)
         self._most = positions(checkpoint) or self._window
         self._vocabulary = vocabulary(checkpoint) or self._tokeniser.size
@@ -48,7 +50,7 @@ class Reader:
         if cut and unit.overflow == "refuse":
             raise refuse(window, f"[{index}]")
         row = frame.ids(text.tokens[:kept])
-        return self._features(row, frame.segments(kept, 0), cut=cut)
+        return self._features(unit, row, frame.segments(kept, 0), cut=cut)
 
     def frame_two(
         self,
@@ -68,13 +70,13 @@ class Reader:
         if cut and unit.overflow == "refuse":
             raise refuse(window, f"[{index}]", what)
         row = frame.ids(first.tokens[: kept[0]], second.tokens[: kept[1]])
-        return self._features(row, frame.segments(*kept), cut=cut)
+        return self._features(unit, row, frame.segments(*kept), cut=cut)
 
     def pack(self, batch: Sequence[Features]) -> dict[str, Array]:
         return pack(batch, self._fill, self._most)
 
-    def _features(self, row: Array, numbered: Array, *, cut: bool) -> Features:
-        arrays = {"input_ids": row}
+    def _features(self, unit: Unit, row: Array, numbered: Array, *, cut: bool) -> Features:
+        arrays = {"input_ids": row, **self._adapters.arrays(unit)}
         if "token_type_ids" in self._fill:
             arrays["token_type_ids"] = numbered
         return Features(arrays=arrays, cost=len(row), tokens=len(row), cut=cut)

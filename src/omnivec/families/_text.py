@@ -382,4 +382,6 @@ def pack(
         packed["attention_mask"][row, : max(1, length)] = 1
         for name in fill:
             packed[name][row, :length] = feature.arrays[name]
+    if "adapter" in features[0].arrays:
+        packed["adapter"] = np.stack([feature.arrays["adapter"] for feature in features])
     return packed

@@ -14,6 +14,7 @@ from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Unsupported
 from omnivec.core.nouns import Card, Features, Head, Output, Relevance, Unit
 from omnivec.core.seams import Session
+from omnivec.families._adapters import Adapters
 from omnivec.families._files import labels, vocabulary, window
 from omnivec.families._pairs import Reader
 from omnivec.families._text import Ids, Prompts
@@ -42,6 +43,7 @@ class CrossEncoderFamily:
             instructions=prompts.instructions,
             scoring="cross-encoder",
             revision=checkpoint.revision,
+            adapters=Adapters(checkpoint).names,
         )
 
     def graphs(self, checkpoint: Checkpoint) -> dict[str, Head]:  # noqa: ARG002 - all alike

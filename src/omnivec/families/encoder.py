@@ -30,6 +30,7 @@ from omnivec.core.nouns import (
     Vectors,
 )
 from omnivec.core.seams import Session
+from omnivec.families._adapters import Adapters
 from omnivec.families._files import (
     Module,
     architecture,
@@ -110,6 +111,7 @@ class EncoderFamily:
             kinds=("dense",),
             scoring="cosine",
             revision=checkpoint.revision,
+            adapters=Adapters(checkpoint).names,
         )
 
     def graphs(self, checkpoint: Checkpoint) -> dict[str, Head]:
@@ -133,6 +135,7 @@ class Encoder:
         self._most = positions(checkpoint) or self._window
         self._vocabulary = vocabulary(checkpoint) or self._tokeniser.size
         self._masks = not read_chain(checkpoint).include_prompt
+        self._adapters = Adapters(checkpoint)
         self._fill = {"input_ids": self._tokeniser.padding}
         if segments(checkpoint):
             self._fill["token_type_ids"] = 0
@@ -179,7 +182,7 @@ class Encoder:
             raise refuse(window, f"[{index}]")
         kept = ids.tokens[:room]
         row = self._tokeniser.single.ids(kept) if framed else np.array(kept, np.int64)
-        arrays = {"input_ids": row}
+        arrays = {"input_ids": row, **self._adapters.arrays(unit)}
         if "token_type_ids" in self._fill:
             arrays["token_type_ids"] = np.zeros_like(row)
         if self._masks:

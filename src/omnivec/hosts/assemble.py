@@ -17,6 +17,7 @@ from omnivec.core.plugins import discover
 from omnivec.core.seams import Runtime, Watch
 from omnivec.core.settings import Settings, cache
 from omnivec.engine import catalog, hub
+from omnivec.engine.adapters import attach
 from omnivec.engine.local import LocalEngine
 from omnivec.engine.resident import Opener, Resident
 from omnivec.engine.store import Store
@@ -44,12 +45,15 @@ def local_engine(
 ) -> LocalEngine:
     """An engine with the models that the settings name; none of them is loaded yet.
 
-    Raises CheckpointError for a model argument that is none.
+    Raises CheckpointError for a model argument that is none, and for an adapter that cannot be
+    used.
     """
     kept = cache(settings)
     store = Store(*kept, __version__) if kept else None
     opener = Opener(discover("families"), runtimes or discover("runtimes"), settings)
-    specs = _specs(settings)
+    found = _specs(settings)
+    adapted = attach([spec for spec, _ in found], settings.lora)
+    specs = [(spec, named) for spec, (_, named) in zip(adapted, found, strict=True)]
     pinned = _pinned(settings, [spec for spec, _ in specs])
     residents = [
         Resident(

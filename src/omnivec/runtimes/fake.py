@@ -69,6 +69,8 @@ class FakeRuntime:
     def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:  # noqa: ARG002
         if checkpoint.architecture != ARCHITECTURE:
             return "opens the models fake and fake-reranker only"
+        if checkpoint.adapters:
+            return "has no layers that an adapter could change"
         return None
 
     def open(

@@ -160,7 +160,8 @@ class OpenVINOSession:
             try:
                 request = compile_graph().create_infer_request()
                 few = _few_tokens(self._encoded)
-                request.infer(_inputs(few, _kept(self._of_tokens, few)), share_inputs=True)
+                inputs = self._feed(few, _kept(self._of_tokens, few))
+                request.infer(inputs, share_inputs=True)
             except RuntimeError:
                 log.exception("no second graph for single batches; one core computes them")
                 return
@@ -179,10 +180,11 @@ class OpenVINOSession:
         return self._idle
 
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
-        """Raises ValueError for ids that the model has no row for and for rows longer than
-        its positions: the graph would read past a table. Raises SessionLost when closed."""
+        """Raises ValueError for ids that the model has no row for, rows longer than its
+        positions and adapters that it has not: the graph would read past a table. Raises
+        SessionLost when closed."""
         kept = _kept(self._of_tokens, arrays)
-        inputs = _inputs(arrays, kept)
+        inputs = self._feed(arrays, kept)
         self._check(*inputs)
         line = self._line() if alone else self._idle
         request = line.get()
@@ -207,6 +209,18 @@ class OpenVINOSession:
             if self._idle.get() is None:
                 break
         self._idle.put(None)
+
+    def _feed(self, arrays: Mapping[str, Array], kept: Mapping[str, Array]) -> tuple[Array, ...]:
+        """The graph's inputs; where it has adapters, each row's number comes last."""
+        told = {name: array for name, array in arrays.items() if name != "adapter"}
+        inputs, count = _inputs(told, kept), self._encoded.adapters
+        if not count:
+            return inputs
+        rows = len(inputs[0])
+        numbers = np.ascontiguousarray(arrays.get("adapter", np.zeros(rows)), np.int64)
+        if numbers.shape != (rows,) or not _within(numbers, count + 1):
+            raise ValueError(f"adapters are 0 to {count} here, one for each row")
+        return *inputs, numbers
 
     def _check(
         self, ids: Array, _: Array, segments: Array, __: Array, tokens: Array, *___: Array

@@ -33,7 +33,8 @@ def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encod
         hidden = blocks.layer_norm(
             hidden, weights, f"{key}.attention.output.LayerNorm", size, epsilon
         )
-        hidden = ops.add(hidden, feed_forward(hidden, weights, key, config))
+        given = weights.of_rows() if chosen else weights
+        hidden = ops.add(hidden, feed_forward(hidden, given, key, config))
         hidden = blocks.layer_norm(hidden, weights, f"{key}.output.LayerNorm", size, epsilon)
     return encoded._replace(hidden=hidden, chosen=inputs.chosen is not None)
 
@@ -99,8 +100,8 @@ def _attend(
     chosen: Chosen | None,
 ) -> Node:
     size = attention.heads * attention.size
-    asking = chosen.take(x) if chosen else x
-    q = blocks.linear(asking, weights, f"{key}.self.query", size, size)
+    asking, given = (chosen.take(x), weights.of_rows()) if chosen else (x, weights)
+    q = blocks.linear(asking, given, f"{key}.self.query", size, size)
     k, v = (blocks.linear(x, weights, f"{key}.self.{n}", size, size) for n in ("key", "value"))
     mixed = blocks.attend(
         blocks.heads_of(q, attention, chosen),
@@ -110,4 +111,4 @@ def _attend(
         attention,
         chosen,
     )
-    return blocks.linear(mixed, weights, f"{key}.output.dense", size, size)
+    return blocks.linear(mixed, given, f"{key}.output.dense", size, size)

@@ -78,7 +78,7 @@ class Chosen(NamedTuple):
 
 class Encoded(NamedTuple):
     """`hidden` [P, width], or [B, width] when it is of the chosen tokens alone; `positions` is
-    the longest row, None where there is no end."""
+    the longest row, None where there is no end. `adapters` is how many there are."""
 
     hidden: Node
     width: int
@@ -86,6 +86,7 @@ class Encoded(NamedTuple):
     positions: int | None = None
     segments: int = 0
     chosen: bool = False
+    adapters: int = 0
 
 
 class Attention(NamedTuple):
@@ -132,7 +133,8 @@ def linear(x: Node, weights: Weights, key: str, out: int, inner: int, *, bias: b
     weight = weights.take(f"{key}.weight", out, inner)
     rounded = weights.rounding and int8.bears(key)
     y = ops.matmul(x, int8.matrix(weight) if rounded else constant(weight), False, True)
-    return ops.add(y, constant(weights.take(f"{key}.bias", out))) if bias else y
+    y = ops.add(y, constant(weights.take(f"{key}.bias", out))) if bias else y
+    return weights.updates.add(y, x, weights.prefix + key) if weights.updates else y
 
 
 def layer_norm(

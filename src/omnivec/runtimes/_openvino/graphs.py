@@ -10,7 +10,7 @@ from openvino import opset15 as ops
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.runtimes._openvino import words
+from omnivec.runtimes._openvino import lora, words
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
 from omnivec.runtimes._openvino.heads import first_place, project, reads_first
 from omnivec.runtimes._openvino.limits import ARCHITECTURES
@@ -34,37 +34,55 @@ def build(
     parameters = {name: _parameter(name) for name in INPUTS}
     kept = {name: _parameter(f"{name}_kept") for name in heads.of_tokens(head)}
     inputs = Inputs(**parameters, kept=kept)
-    body = weights.rounded() if int8 else weights
+    given = [*parameters.values(), *kept.values()]
+    body, top = weights.rounded() if int8 else weights, weights
+    if checkpoint.adapters:
+        given.append(_parameter("adapter"))
+        updates = lora.updates(weights, checkpoint.adapters, given[-1], inputs)
+        body, top = body.adapted(updates), top.adapted(updates)
     try:
         chosen = first_place(inputs) if reads_first(head, checkpoint.config) else None
         inputs = inputs._replace(chosen=chosen)
         encoded = architecture.encode(checkpoint.config, body, inputs)
-        anchor, outputs = architecture.ANCHOR, {}
-        for name, one in heads.named(head).items():
-            if one.kind == "logits":
-                outputs[name] = architecture.classify(checkpoint.config, weights, encoded, inputs)
-            elif one.kind == "words":
-                outputs |= words.find(encoded, one, checkpoint.config, weights, inputs, anchor)
-            else:
-                outputs[name] = project(encoded, name, one, inputs, checkpoint)
+        outputs = _outputs(architecture, checkpoint, head, encoded, top, inputs)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
             f"{checkpoint.architecture} model needs; download the model again"
         ) from error
     results = [_result(name, output) for name, output in outputs.items()]
-    model = Model(results, [*parameters.values(), *kept.values()], checkpoint.architecture)
-    return model, encoded._replace(hidden=None), weights
+    model = Model(results, given, checkpoint.architecture)
+    return model, encoded._replace(hidden=None, adapters=len(checkpoint.adapters)), weights
 
 
 INPUTS = ("ids", "mask", "segments", "pooled", "tokens", "places")  # of blocks.Inputs
 
 
 def _parameter(name: str) -> Any:
-    flat = name == "tokens" or name.endswith("_kept")
+    flat = name in ("tokens", "adapter") or name.endswith("_kept")
     made = ops.parameter([-1] if flat else [-1, -1], Type.i64, name)
     made.get_output_tensor(0).set_names({name})
     return made
+
+
+def _outputs(
+    architecture: ModuleType,
+    checkpoint: Checkpoint,
+    head: Head,
+    encoded: Encoded,
+    weights: Weights,
+    inputs: Inputs,
+) -> dict[str, Any]:
+    """The nodes of a head's outputs, by name."""
+    config, outputs = checkpoint.config, {}
+    for name, one in heads.named(head).items():
+        if one.kind == "logits":
+            outputs[name] = architecture.classify(config, weights.of_rows(), encoded, inputs)
+        elif one.kind == "words":
+            outputs |= words.find(encoded, one, config, weights, inputs, architecture.ANCHOR)
+        else:
+            outputs[name] = project(encoded, name, one, inputs, checkpoint)
+    return outputs
 
 
 def _result(name: str, output: Any) -> Any:

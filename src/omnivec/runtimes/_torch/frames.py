@@ -18,13 +18,15 @@ Dtype: TypeAlias = Literal["int64", "float32", "bool"]
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
-    """To a worker, once: what it is to open, and where. `pickle` as in Checkpoint."""
+    """To a worker, once: what it is to open, and where. `adapters`: their names and folders.
+    `pickle` as in Checkpoint."""
 
     name: str
     folder: str
     head: Head
     device: str
     dtype: str
+    adapters: tuple[tuple[str, str], ...] = ()
     pickle: bool = False
 
 

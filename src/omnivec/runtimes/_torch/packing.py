@@ -107,10 +107,11 @@ class Packing:
         """float32 [S]: what each token counts in its row's sum, for the modes that are sums."""
         weights = self.kept.astype(np.float32)
         if mode == "weightedmean":  # 1, 2, 3 … from the first token attended to
-            weights *= np.arange(len(self.kept)) - self._spread(self.starts[:-1]) + 1
+            weights *= np.arange(len(self.kept)) - self.spread(self.starts[:-1]) + 1
         total = np.maximum(np.add.reduceat(weights, self.starts[:-1]), MASK_FLOOR)
         divisor = np.sqrt(total) if mode == "mean_sqrt_len" else total
-        return np.asarray(weights / self._spread(divisor), np.float32)
+        return np.asarray(weights / self.spread(divisor), np.float32)
 
-    def _spread(self, values: Array) -> Array:
+    def spread(self, values: Array) -> Array:
+        """Each row's value [B] to its tokens [S]."""
         return np.repeat(values, self.lengths)

@@ -16,6 +16,7 @@ from omnivec.core.nouns import Array, Head, Vocabulary
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import architectures, attention, budget, heads
 from omnivec.runtimes._torch.loading import load
+from omnivec.runtimes._torch.lora import Adapters
 from omnivec.runtimes._torch.packing import Packing
 
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
@@ -58,17 +59,20 @@ class TorchSession:
             for name, one in named(head).items()
             if one.kind not in ("logits", "words")
         }
+        self._adapters = Adapters(self._model, checkpoint.adapters)
         self._queueing = threading.Lock()
         self.batch_cost = self._budget()
 
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:  # noqa: ARG002 - one batch has its device to itself anyway
         """Raises ValueError for arrays that are no batch, SessionLost after an error of the
         device: then every later call would fail. Out of memory is not one."""
-        packing = Packing(self._with_pool_mask(arrays), self._of_tokens)
+        told = {name: array for name, array in arrays.items() if name != "adapter"}
+        packing = Packing(self._with_pool_mask(told), self._of_tokens)
+        which = self._adapters.read(arrays.get("adapter"), packing.shape[0])
         try:
             # a batch is queued whole: two that alternate would both hold their memory
             with self._torch.inference_mode(), self._queueing:
-                outputs = self._outputs(arrays, packing)
+                outputs = self._outputs(told, packing, which)
                 fetched = {name: self._fetch(_floats(one)) for name, one in outputs.items()}
             return {name: wait() for name, wait in fetched.items()}
         except getattr(self._torch, "AcceleratorError", ()) as error:  # since torch 2.8
@@ -87,15 +91,22 @@ class TorchSession:
 
     # ── the model ────────────────────────────────────────────────────────────────────────
 
-    def _outputs(self, arrays: Mapping[str, Array], packing: Packing) -> dict[str, Tensor]:
-        if self._step is not None:
-            return self._words(self._step, arrays, packing)
-        if self._packed is None:
-            return self._run_padded(arrays, packing)
-        states = self._run_packed(self._packed, arrays, packing)
+    def _outputs(
+        self, arrays: Mapping[str, Array], packing: Packing, which: Array
+    ) -> dict[str, Tensor]:
+        """`which` int64 [B] is each row's adapter."""
+        padded = self._packed is None or (self._step is not None and self._packed.spell is None)
+        lying = which if padded else packing.spread(which)[None]
+        with self._adapters.of(lying, self._move):
+            if self._step is not None:
+                return self._words(self._step, arrays, packing)
+            if self._packed is None:
+                return self._run_padded(arrays, packing)
+            states = self._run_packed(self._packed, arrays, packing)
         outputs = self._project(states, packing)
         if self._logits:
-            outputs["output"] = self._classify(self._packed, states, packing)
+            with self._adapters.of(which, self._move):
+                outputs["output"] = self._classify(self._packed, states, packing)
         return outputs
 
     def _words(

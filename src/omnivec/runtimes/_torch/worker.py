@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from socket import socket
 
+from omnivec.core.adapter import Adapter
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import frames
@@ -38,9 +39,12 @@ def _open(connection: socket) -> TorchSession | None:
         raise TypeError("a worker is first told what to open")
     from pathlib import Path
 
-    overrides = {"pickle": asked.pickle}
-    checkpoint = Checkpoint(asked.name, Path(asked.folder), overrides=overrides)
     try:
+        adapters = [Adapter(name, Path(folder)) for name, folder in asked.adapters]
+        overrides = {"pickle": asked.pickle}
+        checkpoint = Checkpoint(
+            asked.name, Path(asked.folder), overrides=overrides, adapters=adapters
+        )
         session = TorchSession(checkpoint, asked.head, asked.device, asked.dtype)
     except CheckpointError as error:
         frames.send(connection, frames.Failed(str(error), unusable=True))

@@ -104,9 +104,17 @@ class Workers:
     def _open(self, checkpoint: Checkpoint, head: Head) -> list[frames.Ready]:
         """All at once; each reads the files for itself."""
         folder = str(checkpoint.folder.absolute())
+        adapters = tuple((one.name, str(one.folder.absolute())) for one in checkpoint.adapters)
         for worker in self._workers:
-            pickle = bool(checkpoint.overrides.get("pickle"))
-            asked = frames.Open(checkpoint.name, folder, head, worker.device, self.dtype, pickle)
+            asked = frames.Open(
+                checkpoint.name,
+                folder,
+                head,
+                worker.device,
+                self.dtype,
+                adapters,
+                pickle=bool(checkpoint.overrides.get("pickle")),
+            )
             frames.send(worker.lanes[0], asked)
         return [_ready(worker) for worker in self._workers]
 
