@@ -488,7 +488,7 @@ def test_the_bytes_of_many_rows_per_item(dtype: Dtype) -> None:
     items = tuple(Item((Text("a"),), id=str(n)) for n in lengths)
     task = Encode(items, CARD.name, dtype=dtype, kinds=("multivector",))
     card = msgspec.structs.replace(CARD, token_dims=128)
-    result = Result(card, tuple(Vectors(multivector=one) for one in rows))
+    result = Result(card, tuple(Vectors(multivector=one) for one in rows), dtype=dtype)
     reply = sie.encode_encode(Call("POST", ENCODE, headers=PACKED), task, result)
     written = [
         {
