@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -232,6 +233,8 @@ class Roster:
 
 
 def _give_back() -> None:
-    """Ask the C library to return what is free to the system; only glibc's can."""
+    """Free what still refers to itself, and ask the C library to return what is free to the
+    system; only glibc's can."""
+    gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -201,8 +201,9 @@ class OpenVINOSession:
 
     def close(self) -> None:
         """Waits for the batches that are running, then frees the graphs."""
-        if self._widening is not None and self._widening.ident is not None:
-            self._widening.join()
+        widening, self._widening = self._widening, None  # it refers to this session
+        if widening is not None and widening.ident is not None:
+            widening.join()
             while not self._wide.empty():
                 self._wide.get()
         for _ in range(self.streams):
