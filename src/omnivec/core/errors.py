@@ -12,6 +12,7 @@
     ├─ TooLarge          413
     ├─ WrongType         415  a content type that this path does not read
     ├─ Unsupported       422  well formed, but this model cannot do it
+    │  └─ WrongMedium    422  it cannot read an image, or a video
     ├─ Overloaded        429  the queue is full; comes with `retry_after`
     ├─ ModelFailed       500  the model raised, hung, or gave numbers that are not finite
     └─ Loading           503  the model is not ready yet, or is going away; with `retry_after`
@@ -96,6 +97,21 @@ class WrongType(Fault):
 class Unsupported(Fault):
     code = "unsupported"
     status = 422
+
+
+class WrongMedium(Unsupported):
+    """`medium` is "image" or "video"."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        medium: str = "image",
+    ) -> None:
+        super().__init__(message, param=param, retry_after=retry_after)
+        self.medium = medium
 
 
 class Overloaded(Fault):
