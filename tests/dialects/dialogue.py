@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from omnivec.core.errors import (
+    AbsentFile,
     BadRequest,
     Fault,
     NotFound,
@@ -207,7 +208,7 @@ def _check_images(task: Encode | Score | Extract) -> None:
                     medium="video" if video else "image",
                 )
             if "absent" in str(getattr(part, "source", "")):
-                raise NotFound("There is no such file here.", param=param)
+                raise AbsentFile("There is no such file here.", param=param)
             if "broken" in str(getattr(part, "source", "")):
                 raise BadRequest("This is not a picture that can be read.", param=param)
 

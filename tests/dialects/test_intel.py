@@ -316,7 +316,7 @@ MISMATCH = (
          "Image inputs are not supported by the active model"),
         (errors.WrongMedium("x", param="input[0]", medium="video"), 400,
          "Video inputs are not supported by the active model"),
-        (errors.NotFound("No file.", param="input[0]"), 404, "File not found: No file."),
+        (errors.AbsentFile("No file.", param="input[0]"), 404, "File not found: No file."),
         (errors.NotFound("No path."), 404, "No path."),
         (errors.BadRequest("x", param="input[2]"), 422, "Invalid input data: x"),
         (errors.TooLong("x", param="input[0]"), 422, "Invalid input data: x"),

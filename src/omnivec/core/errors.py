@@ -2,7 +2,8 @@
 
     Fault
     ├─ BadRequest        400  the request itself is wrong; `param` names the field
-    │  └─ TooLong        400  an input exceeds the model's window and truncation was refused
+    │  ├─ TooLong        400  an input exceeds the model's window and truncation was refused
+    │  └─ AbsentFile     400  a file of this machine that cannot be read here
     ├─ Unauthorized      401  no key, or a wrong one
     ├─ Forbidden         403  a key without this right, or a source that settings do not allow
     ├─ NotFound          404  no such path
@@ -53,6 +54,10 @@ class BadRequest(Fault):
 
 class TooLong(BadRequest):
     code = "input_too_long"
+
+
+class AbsentFile(BadRequest):
+    code = "file_not_found"
 
 
 class Unauthorized(Fault):

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from omnivec.core.errors import (
+    AbsentFile,
     BadRequest,
     Fault,
     Forbidden,
     Loading,
     ModelFailed,
-    NotFound,
     UnknownModel,
     Unsupported,
     WrongMedium,
@@ -280,7 +280,7 @@ def _told(fault: Fault) -> tuple[int, Any]:
         return 400, f"{fault.medium.title()} inputs are not supported by the active model"
     if isinstance(fault, UnknownTypeFault):
         return 400, fault.message
-    if isinstance(fault, NotFound) and of_item:
+    if isinstance(fault, AbsentFile):
         return 404, f"File not found: {fault.message}"
     if isinstance(fault, BadRequest | Unsupported | Forbidden) and of_item:
         return 422, f"Invalid input data: {fault.message}"
