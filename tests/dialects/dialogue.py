@@ -275,11 +275,12 @@ def _exchange(path: Path) -> Exchange:
 
 
 def replay(exchange: Exchange) -> str:
-    """The reply as it stands in the file. A rerank's id is another one each time."""
+    """The reply as it stands in the file. An answer's id is another one each time."""
     speaker = exchange.path.parent.name
     reply = ask(exchange.method, exchange.target, exchange.body, exchange.headers, speaker=speaker)
     lines = [str(reply.status), *(f"{name}: {value}" for name, value in reply.headers.items())]
     body = re.sub(r"rerank-[0-9a-f]{32}", "rerank-0", reply.body.decode())
+    body = re.sub(r'"id":"[0-9a-f]{32}"', '"id":"0"', body)
     return "\n".join([*lines, "", body]) + "\n"
 
 
