@@ -200,26 +200,27 @@ def _packed(encoding_format: str | None) -> bool:
 
 
 def encode_embeddings(call: Call, task: Task, result: Result) -> Reply:
-    written = _wire.pack if call.memo["packed"] else _wire.row
-    vectors = dense(result.outputs)
-    return _wire.write_lists(
-        EmbeddingList(
-            object="list",
-            data=[
-                EmbeddingEntry(object="embedding", index=i, embedding=written(vector))
-                for i, vector in enumerate(vectors)
-            ],
-            model=task.model or result.card.name,
-            usage=_wire.usage(result),
-        ),
-        "data",
+    reply = EmbeddingList(
+        object="list",
+        data=entries(call, result),
+        model=task.model or result.card.name,
+        usage=_wire.usage(result),
     )
+    return _wire.write_lists(reply, "data")
 
 
-_FIELDS: Mapping[str, str] = {"dims": "dimensions", "role": "prompt_name", "kinds": "model"}
+def entries(call: Call, result: Result) -> list[EmbeddingEntry]:
+    written = _wire.pack if call.memo["packed"] else _wire.row
+    return [
+        EmbeddingEntry(object="embedding", index=i, embedding=written(vector))
+        for i, vector in enumerate(dense(result.outputs))
+    ]
+
+
+FIELDS: Mapping[str, str] = {"dims": "dimensions", "role": "prompt_name", "kinds": "model"}
 
 
 def refuse(fault: Fault) -> Reply:
     """`{"error": {"message", "type", "param", "code"}}` is what its clients print."""
-    body = {"error": _wire.error(fault, _FIELDS)}
+    body = {"error": _wire.error(fault, FIELDS)}
     return _wire.write(body, fault.status, _wire.fault_headers(fault))
