@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from omnivec.core.errors import BadRequest, Unsupported
+from omnivec.core.errors import BadRequest, Unsupported, WrongMedium
 from omnivec.core.nouns import (
     Card,
     Encode,
@@ -17,6 +17,7 @@ from omnivec.core.nouns import (
     Item,
     Kind,
     Loaded,
+    Manifest,
     Overflow,
     Part,
     Pixels,
@@ -112,9 +113,13 @@ class Splitter:
         return tuple(self._part(part, card, param) for part in item.parts)
 
     def _part(self, part: Part, card: Card, param: str) -> Loaded:
-        if isinstance(part, Image | Video | Pixels | Film) and card.modalities == ("text",):
-            raise Unsupported("This model takes text; it cannot read images.", param=param)
-        if isinstance(part, Image | Video):
+        if isinstance(part, Image | Pixels) and card.modalities == ("text",):
+            raise WrongMedium("This model takes text; it cannot read images.", param=param)
+        if isinstance(part, Video | Film | Manifest) and card.modalities == ("text",):
+            raise WrongMedium(
+                "This model takes text; it cannot read videos.", param=param, medium="video"
+            )
+        if isinstance(part, Image | Video | Manifest):
             raise Unsupported("Images and videos are not read here yet.", param=param)
         if not isinstance(part, Tokens):
             return part
