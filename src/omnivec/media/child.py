@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,7 @@ from omnivec.media.messages import (
     pack,
 )
 
+_MOMENT = 1.0  # seconds, from the end of the line to that of the process
 _ROOT = str(Path(__file__).resolve().parents[2])
 SLOW = "Decoding this video takes longer than it may."
 UNREADABLE = "This is not a video that can be read."
@@ -67,30 +69,30 @@ class Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def open(self, wishes: Open, descriptor: int) -> None:
+    async def open(self, wishes: Open, descriptor: int) -> None:
         """The descriptor's file is read from its start; both ends may close theirs."""
         self.idle = False
         try:
             socket.send_fds(self._line, [pack(wishes)], [descriptor])
         except OSError:
-            raise self._ended() from None
+            raise await self._ended() from None
 
     async def ask(self, message: Asked) -> None:
         self.idle = isinstance(message, Close)
         try:
             await asyncio.get_running_loop().sock_sendall(self._line, pack(message))
         except OSError:
-            raise self._ended() from None
+            raise await self._ended() from None
 
     async def hear(self) -> Told:
         """The next message; Trouble is raised as its fault."""
         size = int.from_bytes(await self._exactly(LENGTH), "big")
         if size > LONGEST:
-            raise self._ended()
+            raise await self._ended()
         try:
             message: Told = _read(await self._exactly(size))
         except msgspec.MsgspecError:
-            raise self._ended() from None
+            raise await self._ended() from None
         if isinstance(message, Trouble):
             self.idle = message.cause != "memory"
             kind, text = _FAULTS[message.cause]
@@ -125,12 +127,14 @@ class Child:
             except OSError:
                 got = 0
             if not got:
-                raise self._ended()
+                raise await self._ended()
             at += got
 
-    def _ended(self) -> Fault:
+    async def _ended(self) -> Fault:
         """Why it is gone, or has to go. The signal for too much processor time is the video's."""
-        if self._process.poll() == -signal.SIGXCPU:
+        with suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(self._process.wait, _MOMENT)
+        if self._process.returncode == -signal.SIGXCPU:
             return BadRequest(SLOW)
         return ModelFailed("The process that decodes videos ended while it had this one.")
 

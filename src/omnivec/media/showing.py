@@ -53,7 +53,7 @@ class Showing:
     async def shots(self, format_: str, descriptor: int) -> AsyncGenerator[Shot, None]:
         """At least one. When none of the frames that were chosen by what the container says can
         be decoded, they are chosen again by what is there."""
-        self._child.open(self._wishes(format_), descriptor)
+        await self._child.open(self._wishes(format_), descriptor)
         facts = await self._within(self._child.hear())
         if not isinstance(facts, Facts):
             raise _nonsense()

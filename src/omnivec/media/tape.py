@@ -15,6 +15,7 @@ import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from omnivec.media.messages import Cause, Open
@@ -136,8 +137,8 @@ class Tape:
         if not container.streams.video:
             raise Refused("no video")
         stream = container.streams.video[0]
-        context = stream.codec_context
-        if context.codec.canonical_name not in CODECS:
+        context: VideoCodecContext | None = stream.codec_context  # None: nothing here decodes it
+        if context is None or context.codec.canonical_name not in CODECS:
             raise Refused("codec")
         wishes = self._wishes
         width, height = context.width, context.height
