@@ -75,6 +75,22 @@ def remux(video: bytes, container: str, options: Mapping[str, str] | None = None
     return out.getvalue()
 
 
+def uneven(video: bytes) -> bytes:
+    """The same packets in Matroska, every seventh shown for much longer."""
+    out = io.BytesIO()
+    with av.open(io.BytesIO(video)) as read, av.open(out, "w", format="matroska") as written:
+        source = read.streams.video[0]
+        stream = written.add_stream_from_template(source)
+        step = 512  # of make's clock
+        for packet in read.demux(source):
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                packet.pts += packet.pts // (7 * step) * 5 * step
+                packet.dts += packet.dts // (7 * step) * 5 * step
+                packet.stream = stream
+                written.mux(packet)
+    return out.getvalue()
+
+
 def sound() -> bytes:
     """A file without a picture."""
     out = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import films
-from omnivec.core.errors import BadRequest, Fault, TooLarge
+from omnivec.core.errors import BadRequest, Fault, TooLarge, Unsupported
 from omnivec.core.nouns import Clip, Film
 from omnivec.media.showing import Ceilings, Shot
 from omnivec.media.video import Decoders
@@ -144,6 +145,30 @@ def test_every_container_and_codec(kind: str) -> None:
     clips = [Clip(frames=0), Clip(start=0.8, duration=0.4), *(Clip(indexes=one) for one in lists)]
     taken = [indexes(one, video) for one in shots(video, *clips)]
     assert taken == [list(range(40)), list(range(20, 30)), *map(list, lists)]
+
+
+def test_frames_are_counted_however_long_each_is_shown() -> None:
+    video = films.uneven(films.make())
+    lists = [(20,), (13, 14, 25, 39)]
+    taken = shots(video, Clip(frames=0), *(Clip(indexes=one) for one in lists))
+    assert [indexes(one, video) for one in taken] == [list(range(40)), *map(list, lists)]
+
+
+def test_what_is_no_regular_file_is_no_video(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, flags in ((tmp_path, os.O_RDONLY), (tmp_path / "pipe", os.O_RDWR)):
+        descriptor = os.open(path, flags)
+        try:
+            with pytest.raises(BadRequest):
+                film(descriptor, Clip())
+        finally:
+            os.close(descriptor)
+
+
+def test_without_the_extra_the_answer_is_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(Unsupported, match=r"omnivec\[video\]"):
+        film(b"", Clip())
 
 
 def test_times_are_places_at_the_videos_rate() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import films
-from omnivec.core.errors import BadRequest, Fault, ModelFailed, TooLarge
+from omnivec.core.errors import BadRequest, Fault, Loading, ModelFailed, TooLarge
 from omnivec.core.nouns import Clip, Film
 from omnivec.media import child
 from omnivec.media.showing import Ceilings
@@ -264,6 +264,31 @@ def test_closing_ends_what_is_at_work() -> None:
         with pytest.raises(ModelFailed):
             async for _ in shots:
                 pass
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    asyncio.run(scenario())
+
+
+def test_closing_is_noticed_by_whoever_waits() -> None:
+    async def scenario() -> None:
+        decoders = Decoders(most=1)
+        shots = decoders.stream(VIDEO, Clip(frames=0))
+        await anext(shots)
+        queued = asyncio.ensure_future(decoders.decode(CANARY, Clip()))
+        os.kill(decoders._busy[0].pid, signal.SIGSTOP)
+
+        async def take() -> None:
+            async for _ in shots:
+                pass
+
+        waiting = asyncio.ensure_future(take())
+        await asyncio.sleep(0.3)  # long enough to take what was under way
+        assert not waiting.done()
+        decoders.close()
+        with pytest.raises(ModelFailed):
+            await asyncio.wait_for(waiting, 10)
+        with pytest.raises(Loading):
+            await asyncio.wait_for(queued, 10)
         await asyncio.get_running_loop().shutdown_default_executor()
 
     asyncio.run(scenario())

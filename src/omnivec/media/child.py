@@ -29,6 +29,7 @@ from omnivec.media.messages import (
     pack,
 )
 
+_AHEAD = 4 << 20  # bytes of frames that wait to be taken, where the system grants that many
 _MOMENT = 1.0  # seconds, from the end of the line to that of the process
 _ROOT = str(Path(__file__).resolve().parents[2])
 SLOW = "Decoding this video takes longer than it may."
@@ -48,16 +49,19 @@ _read = msgspec.msgpack.Decoder(Told).decode
 
 class Child:
     """Raises faults only: those of the video, and ModelFailed when the process has ended. After
-    any but the former, and whenever a video is given up half-way, it must be killed."""
+    any but the former, and whenever a video is given up half-way, it must be killed.
+
+    On Linux the process ends with the thread that made it, so make one on the event loop's."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._line = ours
         self.idle = True  # has told all about its last video
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AHEAD)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", "omnivec.media.decoder", str(os.getpid())],
+                [sys.executable, "-P", "-m", "omnivec.media.decoder", str(os.getpid())],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=_environment(),
@@ -106,12 +110,16 @@ class Child:
         return rgb
 
     def kill(self) -> None:
-        """At once; the process is waited for by a thread, as its memory takes a while to free."""
+        """Whoever waits to hear from it is told that it ended."""
         self._process.kill()
-        self._line.close()
 
     def wait(self) -> None:
+        """Freeing a large process takes a while."""
         self._process.wait()
+
+    def close(self) -> None:
+        """The line, when nobody listens any more; the process ends by itself if it can."""
+        self._line.close()
 
     async def _exactly(self, size: int) -> bytes:
         buffer = bytearray(size)

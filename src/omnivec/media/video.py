@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
-from omnivec.core.errors import BadRequest, Unsupported
+from omnivec.core.errors import BadRequest, Loading, Unsupported
 from omnivec.core.nouns import Clip, Film
 from omnivec.media.child import UNREADABLE, Child
 from omnivec.media.containers import HEAD, container
@@ -41,6 +41,7 @@ class Decoders:
         self._ceilings = ceilings or Ceilings()
         self._idle: list[Child] = []
         self._busy: list[Child] = []
+        self._closed = False
 
     async def decode(self, source: bytes | int, clip: Clip) -> Film:
         async with aclosing(self.stream(source, clip)) as shots:
@@ -64,12 +65,16 @@ class Decoders:
                         yield shot
 
     def close(self) -> None:
-        """Ends all processes, those at work too, and waits until they are gone."""
-        ending, self._idle = [*self._idle, *self._busy], []
-        for child in ending:
+        """Ends all processes, those at work too, and waits until they are gone. What is asked
+        afterwards, or waited for its turn, is answered with Loading."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for child in (*idle, *self._busy):
             child.kill()
-        for child in ending:
+        for child in (*idle, *self._busy):
             child.wait()
+        for child in idle:
+            child.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,6 +101,8 @@ class Decoders:
                 _end(child)
 
     def _take(self) -> Child:
+        if self._closed:
+            raise Loading("The server is going away.", retry_after=5)
         while self._idle:
             child = self._idle.pop()
             if child.alive:
@@ -105,8 +112,9 @@ class Decoders:
 
 
 def _end(child: Child) -> None:
-    """Freeing a large process takes a while, so that a thread waits for it."""
+    """A thread waits for it."""
     child.kill()
+    child.close()
     asyncio.get_running_loop().run_in_executor(None, child.wait)
 
 
