@@ -17,8 +17,8 @@ Cause: TypeAlias = Literal["unreadable", "no video", "codec", "empty", "size", "
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
-    """`format` is a demuxer; `side` and `pixels` the most a frame may have, `packets` the file,
-    `memory` bytes and `seconds` of processor time the child."""
+    """`format` is a demuxer's name. `side` and `pixels` are the most a frame may have, `packets`
+    the file; `memory` is the child's address space in bytes, `seconds` its processor time."""
 
     format: str
     side: int
