@@ -153,7 +153,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     vectors that are wanted, all of them from one pass through the model; empty means dense
     ones, or else what the model makes. `profile` names one of the model's (`Card.profiles`),
     which says what the request leaves open; where `yields` is set, its `kinds` win over the
-    request's.
+    request's. `each_frame` asks for a vector of each frame of a video, not one of the whole.
     """
 
     items: tuple[Item, ...]
@@ -167,6 +167,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     kinds: tuple[Kind, ...] = ("dense",)
     profile: str | None = None
     yields: bool = False
+    each_frame: bool = False
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
