@@ -41,9 +41,10 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _OK = 200
 _PRINTED = "".join(map(chr, range(0x21, 0x7F)))  # of a URL's characters, left as they are
 
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _URL = re.compile(
     r"(?P<scheme>https?)://"
-    r"(?P<host>\[[0-9a-f:.]{2,45}\]|[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_])?\.?)"
+    rf"(?P<host>\[[0-9a-f:.]{{2,45}}\]|{_LABEL}(?:\.{_LABEL})*\.?)"
     r"(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<path>/[^\s\\#?\x00-\x20\x7f]*)?"
     r"(?P<query>\?[^\s\\#\x00-\x20\x7f]*)?"
