@@ -130,7 +130,8 @@ class LocalEngine:
         task = settle(task, resident.card)
         _check(task, resident.card, self._settings.max_items)
         items = items_of(task)
-        if not has_media(items):
+        each = isinstance(task, Encode) and task.each_frame
+        if not each and not has_media(items):
             return await self._compute(task, resident, batcher)
         began = time.monotonic()
         async with self._loader.loaded(items, names_of(task)) as loaded:
