@@ -1,6 +1,6 @@
 """A picture's bytes to upright, opaque RGB.
 
-Only media/_decoding.py calls this, in a process of its own: the formats are few, but their
+Only media/image_child.py calls this, in a process of its own: the formats are few, but their
 libraries are C, and a picture from a stranger has overrun every one of them (decision 21).
 
 Transparent places become white. CMYK, palettes and LAB are converted; an ICC profile is not

@@ -25,9 +25,9 @@ from omnivec.core.settings import Settings
 from omnivec.media import data_uri
 from omnivec.media.addresses import Allowed
 from omnivec.media.budget import Budget, Purse
-from omnivec.media.decoder import Decoder, Undecodable
 from omnivec.media.fetch import Fetcher, Refused
 from omnivec.media.files import Forbidden, Roots
+from omnivec.media.image_decoder import Decoder, Undecodable
 
 log = logging.getLogger("omnivec.media")
 

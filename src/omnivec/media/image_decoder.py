@@ -21,11 +21,11 @@ import numpy as np
 
 from omnivec.core.errors import Fault
 from omnivec.core.nouns import Pixels
-from omnivec.media import _decoding
+from omnivec.media import image_child
 
 log = logging.getLogger("omnivec.media")
 
-DEADLINE = float(_decoding.SECONDS)
+DEADLINE = float(image_child.SECONDS)
 """Seconds that one picture may take."""
 START = 30.0
 """And those that a new process has to come up in."""
@@ -89,7 +89,7 @@ class Child:
         self._socket, theirs = socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
-                [sys.executable, "-s", "-m", _decoding.__name__, str(theirs.fileno())],
+                [sys.executable, "-s", "-m", image_child.__name__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env={"PYTHONPATH": ":".join(path for path in sys.path if path)},
                 stdin=subprocess.DEVNULL,
@@ -103,7 +103,7 @@ class Child:
     def decode(self, data: bytes, admit: Admit) -> Pixels:
         """Raises OSError or EOFError when the process is of no more use."""
         deadline = time.monotonic() + DEADLINE + (START if self._fresh else 0)
-        self._send(_decoding.LENGTH.pack(len(data)), deadline)
+        self._send(image_child.LENGTH.pack(len(data)), deadline)
         self._send(data, deadline)
         height, width = self._size(deadline)
         self._fresh = False
@@ -111,9 +111,9 @@ class Child:
         try:
             admit(height * width)
         except Fault:
-            self._send(_decoding.STOP, deadline)
+            self._send(image_child.STOP, deadline)
             raise
-        self._send(_decoding.GO, deadline)
+        self._send(image_child.GO, deadline)
         count = height * width
         height, width = self._size(deadline)
         if height * width != count:
@@ -136,9 +136,9 @@ class Child:
         self._process.wait()
 
     def _size(self, deadline: float) -> tuple[int, int]:
-        head = bytearray(_decoding.SIZE.size)
+        head = bytearray(image_child.SIZE.size)
         self._fill(memoryview(head), deadline)
-        good, height, width = _decoding.SIZE.unpack(head)
+        good, height, width = image_child.SIZE.unpack(head)
         if not good:
             self._fresh = False
             raise Undecodable

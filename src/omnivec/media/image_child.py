@@ -1,4 +1,4 @@
-"""The process that decodes pictures: `python -m omnivec.media._decoding FD`.
+"""The process that decodes pictures: `python -m omnivec.media.image_child FD`.
 
 What a picture may do to it: nothing worse than end it. It has no environment, no files but its
 socket, and limits on memory and on the seconds of processor time that one picture takes; the

@@ -18,8 +18,8 @@ from children import children
 from pictures import MASQUERADES, SIZES, photo, png, saved
 
 from omnivec.core.errors import TooLarge
-from omnivec.media import decoder as module
-from omnivec.media.decoder import Decoder, Undecodable
+from omnivec.media import image_decoder as module
+from omnivec.media.image_decoder import Decoder, Undecodable
 
 GOOD = saved(photo(), "PNG")
 
@@ -146,7 +146,7 @@ def test_a_process_sees_nothing_of_this_one(
 def test_a_process_ends_with_the_server_whatever_ends_it() -> None:
     script = (
         "import os, sys\n"
-        "from omnivec.media.decoder import Decoder\n"
+        "from omnivec.media.image_decoder import Decoder\n"
         "from children import children\n"
         "Decoder().decode(sys.stdin.buffer.read(), lambda _: None)\n"
         "print(*children(), flush=True)\n"
