@@ -7,17 +7,22 @@ import base64
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from pictures import photo, png, saved
 from playing import PNG, Host, host
 
-from omnivec.core.errors import BadRequest, Fault, Overloaded, TooLarge, Unsupported
+import wire
+from omnivec.core.errors import AbsentFile, BadRequest, Fault, Overloaded, TooLarge
 from omnivec.core.nouns import (
     Blob,
+    Clip,
     File,
+    Film,
     Image,
     Item,
+    Manifest,
     Pixels,
     Source,
     Text,
@@ -133,7 +138,7 @@ def test_one_text_for_every_path_and_every_cause(folder: Path) -> None:
     paths = ["missing.png", "/etc/passwd", "no.png", "..", "/dev/zero", str(folder)]
     faults = [fault(File(path), root=folder) for path in paths]
     assert {(type(one), one.message, one.param) for one in faults} == {
-        (BadRequest, load.FILE, "[0]")
+        (AbsentFile, load.FILE, "[0]")
     }
     assert fault(File("good.png")).message == load.FILE
 
@@ -146,19 +151,99 @@ def test_bytes_that_are_no_picture() -> None:
 
 def test_a_file_has_a_ceiling(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(load, "PICTURE", len(PNG) - 1)
-    assert fault(Blob(PNG)).message == load.UNREADABLE
-    assert fault(Url(DATA)).message == load.DATA
+    for source in (Blob(PNG), Url(DATA)):
+        refused = fault(source)
+        assert isinstance(refused, TooLarge)
+        assert refused.message == load.LARGE
     assert fault(File("good.png"), root=folder).message == load.FILE
-
-
-def test_videos_are_refused_until_they_are_read() -> None:
-    with pytest.raises(Unsupported):
-        read([Item((Video(Blob(b"x")),))])
 
 
 def test_settings_of_no_use_are_said_at_start() -> None:
     with pytest.raises(SettingsError):
         Loader(Settings(media_allow=("http://x/",)))
+
+
+# ── videos and lists of frames ───────────────────────────────────────────────────────────
+
+VIDEOS = wire.DATA / "video"
+BOOK = VIDEOS / "book.mkv"
+
+
+def film(found: Sequence[Item]) -> Film:
+    (part,) = found[0].parts
+    assert isinstance(part, Film)
+    return part
+
+
+def test_the_same_film_from_everywhere() -> None:
+    clip = Clip(indexes=(3, 0))
+    packed = base64.b64encode(BOOK.read_bytes()).decode()
+    sources = [File("book.mkv"), File(str(BOOK)), Blob(BOOK.read_bytes())]
+    sources.append(Url(f"data:video/x-matroska;base64,{packed}"))
+    items = [Item((Video(source, clip),)) for source in sources]
+    films = [film([one]) for one in read(items, VIDEOS)]
+    for one in films:
+        assert len(one.frames) == len(one.times) == 2
+        assert one.times == films[0].times
+        for mine, first in zip(one.frames, films[0].frames, strict=True):
+            assert np.array_equal(mine.rgb, first.rgb)
+
+
+def test_videos_that_are_none(folder: Path) -> None:
+    def refused(source: Source, clip: Clip = Clip()) -> Fault:  # noqa: B008 - frozen
+        with pytest.raises(Fault) as found:
+            read([Item((Text("a"),)), Item((Video(source, clip),))], folder)
+        assert found.value.param == "[1]"
+        return found.value
+
+    for path in ("missing.mp4", "no.png", "good.png", "/etc/passwd"):
+        assert refused(File(path)).message == load.FILE
+    assert isinstance(refused(Blob(b"no video")), BadRequest)
+    assert isinstance(refused(Blob(BOOK.read_bytes()), Clip(start=-1)), BadRequest)
+    assert refused(Url("file:///etc/passwd")).message == load.FETCH
+    assert refused(Url(DATA)).message == load.DATA
+
+
+def test_a_film_counts_frame_by_frame() -> None:
+    with pytest.raises(TooLarge):
+        read([Item((Video(File("book.mkv"), Clip(frames=10)),))], VIDEOS, Purse(10_000_000))
+
+
+def listed(folder: Path, *entries: dict[str, object], video: str | None = None) -> Item:
+    frames = [{"timestamp": 0.5, "type": "full_frame", **entry} for entry in entries]
+    content = {"frames": frames, "video_path": video}
+    (folder / "list.json").write_bytes(msgspec.json.encode(content))
+    return Item((Manifest(File("list.json")),))
+
+
+def test_a_list_of_frames_is_a_film_with_a_frame_for_each_entry(folder: Path) -> None:
+    (folder / "book.mkv").write_bytes(BOOK.read_bytes())
+    item = listed(
+        folder,
+        {"frame_number": 5},
+        {"frame_number": 0, "image_path": "good.png"},
+        {"frame_number": 2},
+        {"frame_number": 5},
+        video="book.mkv",
+    )
+    found = film(read([item], folder))
+    frames = film(read([Item((Video(File("book.mkv"), Clip(indexes=(2, 5))),))], folder)).frames
+    assert np.array_equal(found.frames[1].rgb, np.asarray(photo()))
+    for place, frame in ((0, frames[1]), (2, frames[0]), (3, frames[1])):
+        assert np.array_equal(found.frames[place].rgb, frame.rgb)
+
+
+def test_lists_that_are_none(folder: Path) -> None:
+    missing = listed(folder, {"frame_number": 0, "image_path": "missing.png"})
+    outside = Item((Manifest(File("/etc/passwd")),))
+    for item in (missing, outside):
+        with pytest.raises(AbsentFile) as refused:
+            read([item], folder)
+        assert (refused.value.message, refused.value.param) == (load.FILE, "[0]")
+    with pytest.raises(BadRequest, match="JSON"):
+        read([Item((Manifest(File("no.png")),))], folder)
+    with pytest.raises(BadRequest, match="2048"):
+        read([listed(folder, *[{"frame_number": 0, "image_path": "good.png"}] * 2049)], folder)
 
 
 # ── the budget ───────────────────────────────────────────────────────────────────────────
@@ -241,7 +326,7 @@ BASE64 = base64.b64encode(PNG).decode()
 )
 def test_data_uris_as_clients_write_them(uri: str) -> None:
     assert data_uri.is_one(uri)
-    assert data_uri.read(uri, "image/", 10_000) == PNG
+    assert data_uri.read(uri, "image/") == PNG
 
 
 @pytest.mark.parametrize(
@@ -262,10 +347,10 @@ def test_data_uris_as_clients_write_them(uri: str) -> None:
         "data:image/png;base64,AA=A",
         "data:" + "a" * 1000 + ";base64," + BASE64,
         "data:image/" + "+" * 200_000,
-        "data:image/png;base64," + "A" * 100_000,
+        "data:image/png;base64," + "A" * 100_001,
     ],
     ids=lambda uri: ascii(uri[:40]),
 )
 def test_data_uris_that_are_none(uri: str) -> None:
     with pytest.raises(data_uri.Malformed):
-        data_uri.read(uri, "image/", 10_000)
+        data_uri.read(uri, "image/")

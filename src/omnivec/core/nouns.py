@@ -29,12 +29,29 @@ Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubi
 # ── the wire, unread ─────────────────────────────────────────────────────────────────────
 
 
+class Clip(msgspec.Struct, frozen=True):
+    """Which frames of a video; `start` and `duration` in seconds, None to the end.
+
+    Within that window, what comes first of: `indexes`, counted from the video's start; `fps`
+    frames a second; every `interval`-th; `frames` of them evenly, 0 for all.
+    """
+
+    start: float = 0.0
+    duration: float | None = None
+    indexes: tuple[int, ...] = ()
+    fps: float | None = None
+    interval: int | None = None
+    frames: int = 64
+
+
 class Limits(msgspec.Struct, frozen=True):
     """What one request may ask, from the settings. `dims` is the vectors' length when a
-    request names none (None: as long as the model makes them)."""
+    request names none (None: as long as the model makes them), `clip` what it leaves open of
+    a video."""
 
     items: int = 2048
     dims: int | None = None
+    clip: Clip = Clip()
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -97,24 +114,15 @@ class Image(msgspec.Struct, frozen=True, tag=True):
     source: Source
 
 
-class Clip(msgspec.Struct, frozen=True):
-    """Which frames of a video; `start` and `duration` in seconds, None to the end.
-
-    Within that window, what comes first of: `indexes`, counted from the video's start; `fps`
-    frames a second; every `interval`-th; `frames` of them evenly, 0 for all.
-    """
-
-    start: float = 0.0
-    duration: float | None = None
-    indexes: tuple[int, ...] = ()
-    fps: float | None = None
-    interval: int | None = None
-    frames: int = 64
-
-
 class Video(msgspec.Struct, frozen=True, tag=True):
     source: Source
     clip: Clip = Clip()
+
+
+class Manifest(msgspec.Struct, frozen=True, tag=True):
+    """Frames that a JSON file on the server lists: one output for each of its entries."""
+
+    source: File
 
 
 class Pixels(msgspec.Struct, frozen=True):
@@ -132,7 +140,7 @@ class Film(msgspec.Struct, frozen=True):
 
 Loaded: TypeAlias = Text | Tokens | Pixels | Film
 """A part when its media were fetched and decoded."""
-Part: TypeAlias = Loaded | Image | Video
+Part: TypeAlias = Loaded | Image | Video | Manifest
 
 
 class Item(msgspec.Struct, frozen=True):

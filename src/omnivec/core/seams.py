@@ -57,6 +57,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     `counted` names the operation in the metrics ("embeddings", "rerank", "similarity").
     `items` names the request's field that holds the task's items, or one field for each: a
     fault about item 1 is then told as `input[1]`, or as the second of those fields.
+    `own`: answered only where this dialect is the profile's, and there in place of any other
+    endpoint or page of that path.
     `accept` is the header that a person must send to be answered in JSON, where not everyone is.
     """
 
@@ -72,6 +74,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     counted: str | None = None
     items: str | tuple[str, ...] = ""
     accept: str = ""
+    own: bool = False
 
 
 class Dialect(Protocol):

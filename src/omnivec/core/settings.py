@@ -67,6 +67,9 @@ class Settings(msgspec.Struct, frozen=True):
     max_items: Count = 2048  # items in one request
     max_body: Count = 32 * 1024 * 1024
     default_dims: Count | None = None
+    video_start: Annotated[float, Meta(ge=0)] = 0.0  # seconds; of a request that says nothing
+    video_duration: Annotated[float, Meta(ge=-1)] = -1.0  # seconds; -1: to the end
+    video_frames: Annotated[int, Meta(ge=0)] = 64  # 0: all
     cache: str | None = None  # SIZE[,FOLDER] for finished vectors on disk; None or "off": none
     overflow: Literal["truncate", "refuse"] = "truncate"
     token_ids: Literal["cl100k", "model", "refuse"] = "cl100k"  # noqa: S105 - a vocabulary's name
@@ -261,6 +264,7 @@ def _translated(profile: Profile, source: Mapping[str, str], where: str) -> Laye
             continue
         if name == "dtype":
             text = _only(text, variable)
+        text = profile.words.get(variable, {}).get(text.lower().partition(".")[0], text)
         before = found.get(name)
         value = f"{before.value};{text}" if before else text
         origin = f"{before.origin}, {variable}" if before else f"{where} {variable}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
 
-from omnivec.core.errors import Unsupported
+from omnivec.core.errors import WrongMedium
 from omnivec.core.nouns import (
     Card,
     Encode,
@@ -15,6 +15,7 @@ from omnivec.core.nouns import (
     Film,
     Image,
     Item,
+    Manifest,
     Pixels,
     Score,
     Video,
@@ -43,26 +44,29 @@ def with_items(task: T, items: Sequence[Item]) -> T:
 
 def takes(task: Encode | Score | Extract, card: Card) -> bool:
     """Whether all of it is in the model's modalities."""
-    return all(need in card.modalities for item in items_of(task) for need in _needs(task, item))
+    return not any(_beyond(task, item, card) for item in items_of(task))
 
 
 def check_media(task: Encode | Score | Extract, card: Card) -> None:
-    """Raises Unsupported, which names the item."""
-    if takes(task, card):
-        return
-    for item, name in zip(items_of(task), names_of(task), strict=True):
-        for need in _needs(task, item):
-            if need not in card.modalities:
-                taken = ", ".join(card.modalities)
-                raise Unsupported(f"This model takes {taken}; it cannot read {need}s.", param=name)
+    """Raises WrongMedium, which names the item."""
+    for number, item in enumerate(items_of(task)):
+        if medium := _beyond(task, item, card):
+            taken = " and ".join(card.modalities)
+            message = f"This model takes {taken}; it cannot read {medium}s."
+            raise WrongMedium(message, param=names_of(task)[number], medium=medium)
 
 
-def _needs(task: Encode | Score | Extract, item: Item) -> Iterator[str]:
+def _beyond(task: Encode | Score | Extract, item: Item, card: Card) -> str | None:
+    """What the item has that the model does not take; of a video it may take the frames."""
+    whole = not (isinstance(task, Encode) and task.each_frame)
     for part in item.parts:
-        if isinstance(part, Image | Pixels):
-            yield "image"
-        elif isinstance(part, Video | Film):
-            yield "image" if isinstance(task, Encode) and task.each_frame else "video"
+        if isinstance(part, Image | Pixels) and "image" not in card.modalities:
+            return "image"
+        if isinstance(part, Video | Film | Manifest):
+            needed = "video" if whole else "image"
+            if needed not in card.modalities:
+                return "video"
+    return None
 
 
 def framed(task: Encode) -> tuple[Encode, list[int]]:

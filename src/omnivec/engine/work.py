@@ -17,6 +17,7 @@ from omnivec.core.nouns import (
     Item,
     Kind,
     Loaded,
+    Manifest,
     Overflow,
     Part,
     Pixels,
@@ -110,7 +111,7 @@ class Splitter:
         return tuple(self._part(part, param) for part in item.parts)
 
     def _part(self, part: Part, param: str) -> Loaded:
-        if isinstance(part, Image | Video):
+        if isinstance(part, Image | Video | Manifest):
             raise TypeError("pictures and videos are loaded before they come here")
         if not isinstance(part, Tokens):
             return part

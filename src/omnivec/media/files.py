@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 LONGEST = 4096
@@ -29,12 +29,19 @@ class Roots:
         self._roots = [Path(os.path.abspath(os.path.expanduser(one))) for one in folders]  # noqa: PTH100, PTH111 - as written: `resolve` would follow links
 
     def read(self, path: str, most: int) -> bytes:
+        """What is in a file. Raises Forbidden."""
+        with self.open(path, most) as file:
+            content = file.read(most + 1)  # one that grows has an end here, too
+        if len(content) > most:
+            raise Forbidden
+        return content
+
+    def open(self, path: str, most: int) -> BufferedReader:
         """A file of at most so many bytes, by its absolute path or by the one below a root.
         Raises Forbidden."""
         for root, steps in self._places(path):
             try:
-                with _opened(root, steps) as file:
-                    return _content(file, most)
+                return os.fdopen(_opened(root, steps, most), "rb")
             except (FileNotFoundError, NotADirectoryError):
                 continue  # it may be below another root
             except (OSError, ValueError):
@@ -56,9 +63,8 @@ class Roots:
                 yield root, steps
 
 
-@contextmanager
-def _opened(root: Path, steps: Sequence[str]) -> Iterator[int]:
-    """The regular file at the end of these steps. Raises OSError."""
+def _opened(root: Path, steps: Sequence[str], most: int) -> int:
+    """The descriptor of the regular file at the end of these steps. Raises OSError."""
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for step in steps[:-1]:
@@ -66,27 +72,18 @@ def _opened(root: Path, steps: Sequence[str]) -> Iterator[int]:
             os.close(folder)
             folder = inner
         # first without opening: that alone does something to a device
-        _check(os.stat(steps[-1], dir_fd=folder, follow_symlinks=False))
+        _check(os.stat(steps[-1], dir_fd=folder, follow_symlinks=False), most)
         file = os.open(steps[-1], _FILE, dir_fd=folder)
     finally:
         os.close(folder)
     try:
-        _check(os.fstat(file))
-        yield file
-    finally:
+        _check(os.fstat(file), most)
+    except OSError:
         os.close(file)
+        raise
+    return file
 
 
-def _check(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
+def _check(status: os.stat_result, most: int) -> None:
+    if not stat.S_ISREG(status.st_mode) or status.st_size > most:
         raise PermissionError
-
-
-def _content(file: int, most: int) -> bytes:
-    if os.fstat(file).st_size > most:
-        raise PermissionError
-    with os.fdopen(file, "rb", closefd=False) as opened:
-        content = opened.read(most + 1)  # one that grows has an end here, too
-    if len(content) > most:
-        raise PermissionError
-    return content

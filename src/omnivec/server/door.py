@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from omnivec.core.errors import BadRequest, Fault, Loading, ModelFailed, Unauthorized
-from omnivec.core.nouns import Call, Describe, Limits, Reply, Result
+from omnivec.core.nouns import Call, Clip, Describe, Limits, Reply, Result
 from omnivec.core.outline import VALUES, MalformedError, Outline
 from omnivec.core.seams import Dialect, Endpoint, Engine
 from omnivec.core.settings import Settings
@@ -109,7 +109,7 @@ class Door:
         self.engine = engine
         self.metrics = metrics
         self.keys = Keys(settings.api_keys)
-        self.limits = Limits(items=settings.max_items, dims=settings.default_dims)
+        self.limits = _limits(settings)
         self.draining = False
         self.tracer: Tracer | None = None
         self._aside = Aside()
@@ -133,8 +133,10 @@ class Door:
         method: str = "GET",
         keys: Keys | None = None,
     ) -> None:
-        """What no dialect has. Open without a key only when `auth.OPEN` names it. Raises
-        RuntimeError when the path is taken."""
+        """What no dialect has, or the profile's has in its own way. Open without a key only
+        when `auth.OPEN` names it. Raises RuntimeError when the path is taken."""
+        if self._is_owned(method, path):
+            return
         traffic = self.metrics.route(path, method)
         self._table.add(method, path, Route(method, path, traffic, Page(serve, keys)))
 
@@ -243,6 +245,8 @@ class Door:
     def _add(self, operation: Operation) -> None:
         endpoint = operation.endpoint
         method, path = endpoint.method, operation.prefix + endpoint.path
+        if self._is_owned(method, path) or (endpoint.own and operation.dialect is not self.speaker):
+            return
         route = self._routes.get((method, path))
         if route is None:
             route = Route(method, path, self.metrics.route(path, method))
@@ -258,6 +262,11 @@ class Door:
             raise RuntimeError(
                 f"{method} {path} is claimed by {names}, and neither says which bodies are its own"
             )
+
+    def _is_owned(self, method: str, path: str) -> bool:
+        """Whether the profile's dialect, which is asked first, keeps that path to itself."""
+        route = self._routes.get((method, path))
+        return route is not None and route.fallback is not None and route.fallback.endpoint.own
 
     def _blamed(self, route: Route) -> Operation:
         """Who speaks when a body says nothing of whose it is: the profile's dialect, where it
@@ -301,6 +310,12 @@ class Door:
         if isinstance(fault, Unauthorized):
             return _with(reply, "www-authenticate", challenge(visit.call))
         return reply
+
+
+def _limits(settings: Settings) -> Limits:
+    last = settings.video_duration
+    clip = Clip(settings.video_start, None if last < 0 else last, frames=settings.video_frames)
+    return Limits(settings.max_items, settings.default_dims, clip)
 
 
 def _choose(route: Route, body: bytes | Outline, blamed: Operation) -> Operation:
