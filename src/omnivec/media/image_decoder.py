@@ -25,8 +25,9 @@ from omnivec.media import image_child
 
 log = logging.getLogger("omnivec.media")
 
-DEADLINE = float(image_child.SECONDS)
-"""Seconds that one picture may take."""
+DEADLINE = 30.0
+"""Seconds that one picture may take, on a machine that has others to do; of the processor's time
+it gets less (media/image_child.py)."""
 START = 30.0
 """And those that a new process has to come up in."""
 PATIENCE = 1.0  # seconds that a process has to end by itself
@@ -49,23 +50,34 @@ class Decoder:
 
     def decode(self, data: bytes, admit: Admit) -> Pixels:
         """Blocks. Raises Undecodable, and what `admit` raises."""
-        with self._lock:
-            child = self._idle.pop() if self._idle else None
-        child = child or Child()
+        child = self._taken() or Child()
+        good = False
         try:
             pixels = child.decode(data, admit)
+            good = True
         except (OSError, EOFError) as error:
-            child.kill()
             log.warning("a picture ended the process that decoded it (%s)", type(error).__name__)
             raise Undecodable from error
-        except BaseException as error:
-            if isinstance(error, Fault | Undecodable):
+        except (Fault, Undecodable):
+            good = True
+            raise
+        finally:
+            if good:
                 self._keep(child)
             else:
                 child.kill()
-            raise
-        self._keep(child)
         return pixels
+
+    def _taken(self) -> Child | None:
+        """An idle one that nobody has ended meanwhile."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                child = self._idle.pop()
+            if child.alive:
+                return child
+            child.kill()
 
     def _keep(self, child: Child) -> None:
         with self._lock:
@@ -91,7 +103,10 @@ class Child:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
                 [sys.executable, "-s", "-m", image_child.__name__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={"PYTHONPATH": ":".join(path for path in sys.path if path)},
+                env={
+                    "PYTHONPATH": ":".join(path for path in sys.path if path),
+                    "OPENBLAS_NUM_THREADS": "1",  # numpy would start one for each core
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # what libraries say of a stranger's picture
@@ -99,6 +114,10 @@ class Child:
                 start_new_session=True,  # a Ctrl-C in the terminal is the server's to handle
             )
         self._fresh = True
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def decode(self, data: bytes, admit: Admit) -> Pixels:
         """Raises OSError or EOFError when the process is of no more use."""

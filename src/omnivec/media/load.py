@@ -233,6 +233,7 @@ async def _together(loads: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     finally:
         for task in tasks:
             task.cancel()
+        tasks.clear()  # else a fault holds, through its traceback, what the others have loaded
 
 
 def has_media(items: Sequence[Item]) -> bool:

@@ -63,7 +63,11 @@ class Host:
     def linger(self, connection: socket.socket, seconds: float, piece: bytes = b"") -> None:
         """Send the piece twice a second for as long, or until anyone is gone."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not self.over.wait(0.5):
+        connection.settimeout(0.5)
+        while time.monotonic() < end and not self.over.is_set():
+            with contextlib.suppress(TimeoutError):
+                if not connection.recv(1):
+                    return
             connection.sendall(piece)
 
 
@@ -204,3 +208,75 @@ BAD: dict[str, Part] = {
 SLOW: dict[str, Part] = {"/slow-body": slow_body, "/slow-head": slow_head, "/silent": silent}
 
 PARTS = {**GOOD, **BAD, **SLOW}
+
+ODD = [
+    "",
+    "x",
+    "/good.png",
+    "//127.0.0.1/x",
+    "\\\\127.0.0.1\\x",
+    "file:///etc/passwd",
+    "ftp://1.1.1.1/x",
+    "gopher://1.1.1.1/x",
+    "jar:http://1.1.1.1/x!/",
+    "unix:/run/docker.sock",
+    "http:1.1.1.1",
+    "http:///x",
+    "http://",
+    "http:// 1.1.1.1/",
+    " http://1.1.1.1/",
+    "http://1.1.1.1/ x",
+    "http://1.1.1.1/\r\nX: y",
+    "http://1.1\t.1.1/",
+    "http://127.0.0.1:6666\\@1.1.1.1/",
+    "http://user@1.1.1.1/",
+    "http://user:pass@1.1.1.1/",
+    "http://1.1.1.1#@127.0.0.1/\\",
+    "http://127.1/",
+    "http://0/",
+    "http://0x7f000001/",
+    "http://0x7f.0.0.1/",
+    "http://2130706433/",
+    "http://0177.0.0.1/",
+    "http://127.0.0.01/",
+    "http://127.0.0.1.1/",
+    "http://127。0。0。1/",
+    "http://\uff11\uff12\uff17.0.0.1/",
+    "http://ⓔxample.com/",
+    "http://[::1%25lo]/",
+    "http://[fe80::1%eth0]/",
+    "http://[::1/",
+    "http://[127.0.0.1]/",
+    "http://[::ffff:127.1]/",
+    "http://exa mple.com/",
+    "http://a..b/",
+    "http://.a/",
+    "http://-/",
+    "http://a:b/",
+    "http://a:0/",
+    "http://a:65536/",
+    "http://a:-1/",
+    "http://a:/",
+    "http://a:80:80/",
+    "http://a%2eb/",
+    "http://1.1.1.1/" + "x" * 65536,
+]
+"""URLs that nobody should try to understand."""
+
+DENIED = [
+    "127.0.0.1",
+    "localhost",
+    "localhost.",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[64:ff9b::7f00:1]",
+    "[2002:7f00:1::]",
+    "169.254.169.254",
+    "168.63.129.16",
+    "192.0.0.192",
+    "100.100.100.200",
+    "[fd00:ec2::254]",
+    "10.0.0.1",
+]
+"""Hosts that are not public."""

@@ -18,3 +18,13 @@ def said(pid: int) -> bytes:
         return Path("/proc", str(pid), "cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def is_over(pid: int) -> bool:
+    """Whether it has ended, waited for or not."""
+    try:
+        stat = Path("/proc", str(pid), "stat").read_text()
+        threads = len(list(Path("/proc", str(pid), "task").iterdir()))
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in "ZX" and threads == 1
