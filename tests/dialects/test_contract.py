@@ -81,6 +81,7 @@ FIXED = {
     ("intel", errors.WrongMedium): "Image inputs are not supported by the active model",
     ("intel", errors.Loading): "Model is not initialized",
     ("intel", errors.LoadFailed): "Model is not initialized",
+    ("intel", errors.LoadingAdapter): "Model is not initialized",
 }
 
 
