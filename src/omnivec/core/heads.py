@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from omnivec.core.nouns import Array, Dense, Floats, Head, LayerNorm, Normalize, Pool, Vocabulary
+from omnivec.core.nouns import (
+    Array,
+    Dense,
+    Floats,
+    Head,
+    LayerNorm,
+    Normalize,
+    Pool,
+    Scale,
+    Vocabulary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -67,9 +77,9 @@ def apply(
     `weights` are tensors by file, then by name. `pool_mask` [B, T] says which of the unmasked
     tokens are pooled (sentence-transformers' `include_prompt: false`) and `output_mask` [B, T]
     which tokens a head of kind "tokens" keeps; None means all that are attended to.
-    Raises ValueError for kinds "logits" and "words", which begin with the architecture's own.
+    Raises ValueError for kinds "logits", "words" and "tower", which are the architecture's own.
     """
-    if head.kind in ("logits", "words"):
+    if head.kind in ("logits", "words", "tower"):
         raise ValueError(f"a head of {head.kind} belongs to the architecture")
     x = hidden.astype(np.float32)
     if head.kind == "tokens":
@@ -77,7 +87,7 @@ def apply(
     for step in head.steps:
         if isinstance(step, Pool):
             x = pool(step, x, mask, mask if pool_mask is None else pool_mask)
-        elif not isinstance(step, Vocabulary):
+        elif not isinstance(step, Vocabulary | Scale):
             x = _project(step, x, weights)
     return x
 
@@ -95,6 +105,13 @@ def words(step: Vocabulary, logits: Floats, pool_mask: Array) -> Floats:
     for _ in range(step.function.count("log1p")):
         weights = np.log1p(weights)
     return np.asarray(weights.max(axis=1) if step.mode == "max" else weights.sum(axis=1))
+
+
+def scaled(step: Scale, pixels: Array) -> Floats:
+    """uint8 [.., 3] to float32 [.., 3], rounded where transformers' processors round."""
+    bright = (pixels.astype(np.float64) * step.factor).astype(np.float32)
+    mean, std = (np.array(each, np.float32) for each in (step.mean, step.std))
+    return np.asarray((bright - mean) / std)
 
 
 def activation(name: str) -> str:
