@@ -98,7 +98,6 @@ def test_what_is_listed_can_be_run(entry: Entry) -> None:
         assert entry.extra == "torch"
         assert entry.architecture not in ARCHITECTURES
         assert entry.architecture in CONFIG_MAPPING_NAMES
-    assert entry.card().modalities == ("text",)
 
 
 @each

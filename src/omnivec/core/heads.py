@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from omnivec.core.nouns import Array, Dense, Floats, Head, LayerNorm, Normalize, Pool, Vocabulary
+from omnivec.core.nouns import (
+    Array,
+    Contrast,
+    Dense,
+    Floats,
+    Head,
+    LayerNorm,
+    Normalize,
+    Pool,
+    Vocabulary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +31,8 @@ if TYPE_CHECKING:
 Files: TypeAlias = "Mapping[str, Mapping[str, Array]]"
 Mode: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
 
+PICTURES = frozenset(("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"))
+"""The arrays of a batch whose first axis is not the batch's."""
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default; the files do not carry it
 NORM_FLOOR = 1e-12  # torch.nn.functional.normalize's
 MASK_FLOOR = 1e-9  # sentence-transformers' Pooling's
@@ -67,9 +79,10 @@ def apply(
     `weights` are tensors by file, then by name. `pool_mask` [B, T] says which of the unmasked
     tokens are pooled (sentence-transformers' `include_prompt: false`) and `output_mask` [B, T]
     which tokens a head of kind "tokens" keeps; None means all that are attended to.
-    Raises ValueError for kinds "logits" and "words", which begin with the architecture's own.
+    Raises ValueError for kinds "logits", "words" and "contrast", which need weights that are the
+    architecture's own.
     """
-    if head.kind in ("logits", "words"):
+    if head.kind in ("logits", "words", "contrast"):
         raise ValueError(f"a head of {head.kind} belongs to the architecture")
     x = hidden.astype(np.float32)
     if head.kind == "tokens":
@@ -77,7 +90,7 @@ def apply(
     for step in head.steps:
         if isinstance(step, Pool):
             x = pool(step, x, mask, mask if pool_mask is None else pool_mask)
-        elif not isinstance(step, Vocabulary):
+        elif not isinstance(step, Vocabulary | Contrast):
             x = _project(step, x, weights)
     return x
 

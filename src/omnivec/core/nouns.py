@@ -431,7 +431,15 @@ class Vocabulary(msgspec.Struct, frozen=True, tag=True):
     function: Literal["relu", "log1p_relu", "log1p_log1p_relu"]
 
 
-Step: TypeAlias = Pool | Dense | LayerNorm | Normalize | Vocabulary
+class Contrast(msgspec.Struct, frozen=True, tag=True):
+    """A language model's pooled states [B, H] to [B, 1]: how much greater the logit of the token
+    `yes` is than that of `no`. No other row of its head is computed."""
+
+    yes: int
+    no: int
+
+
+Step: TypeAlias = Pool | Dense | LayerNorm | Normalize | Vocabulary | Contrast
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -444,6 +452,8 @@ class Head(msgspec.Struct, frozen=True):
     kind "words": `steps` is one Vocabulary, after the architecture's own language model head.
     "output" [N] is what is not 0 of all rows; "rows" and "columns", int64 [N], say where it
     is, row after row and in each by columns.
+    kind "contrast": `steps` are a Pool and a Contrast, whose rows are of the architecture's own
+    language model head, [B, 1].
 
     The session returns the result under the name "output", as float32. `also` are further
     outputs of the same pass, under names of their own. The mask of a "tokens" head comes as
@@ -451,6 +461,6 @@ class Head(msgspec.Struct, frozen=True):
     attended to is kept, without "NAME_mask" none is.
     """
 
-    kind: Literal["tokens", "pooled", "logits", "words"]
+    kind: Literal["tokens", "pooled", "logits", "words", "contrast"]
     steps: tuple[Step, ...] = ()
     also: Mapping[str, Head] = {}

@@ -110,6 +110,9 @@ class Session(Protocol):
         a head pools over less than it attends to `pool_mask` int64 [B, T], and the masks of
         heads of single tokens (see Head). A token that such a mask keeps is computed even where
         `attention_mask` is 0: no token sees it then, but it sees the others.
+        Where the architecture sees, what it wants of a batch's pictures and videos, in the order
+        in which the rows show them: `pixel_values` float32, `image_grid_thw` int64 [n, 3],
+        `pixel_values_videos` and `video_grid_thw` (see PICTURES in core/heads.py).
         Where the checkpoint has adapters `adapter` int64 [B]: each row's number, 0 for none.
         Out: `output` and what the head has besides, float32. `alone`: no other batch runs or
         waits, so this one may have the whole device."""

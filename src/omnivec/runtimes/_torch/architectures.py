@@ -30,9 +30,23 @@ class Packed(NamedTuple):
         return int(config.pad_token_id) if self.counted else None
 
 
+class Manner(NamedTuple):
+    """How an architecture is called through transformers. `states`: where its output has the
+    last hidden states, or what it makes of them. `speaks`: the class that has its language model
+    head. `told`: inputs that it takes although its signature does not name them."""
+
+    states: str = "last_hidden_state"
+    speaks: str = "AutoModelForCausalLM"
+    told: frozenset[str] = frozenset()
+
+
 def find(model_type: str) -> Packed | None:
     """None: this one is given padded rows."""
     return ARCHITECTURES.get(model_type)
+
+
+def manner(model_type: str) -> Manner:
+    return MANNERS.get(model_type, Manner())
 
 
 def _through_pooler(model: Any, states: Tensor) -> Tensor:
@@ -89,4 +103,10 @@ ARCHITECTURES: Mapping[str, Packed] = {
     "qwen2": _DECODER,
     "llama": _DECODER,
     "mistral": _DECODER,
+}
+
+MANNERS: Mapping[str, Manner] = {
+    "qwen3_vl": Manner(speaks="AutoModelForImageTextToText", told=frozenset(("use_cache",))),
+    "colpali": Manner("embeddings", told=frozenset(("token_type_ids", "use_cache"))),
+    "colqwen2": Manner("embeddings"),
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 from omnivec.core import torchfile
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.runtimes._torch import architectures
 
 # the transformers class that has the head of each kind; the others are of hidden states
 _CLASSES = {"logits": "AutoModelForSequenceClassification", "words": "AutoModelForMaskedLM"}
@@ -24,7 +25,7 @@ def load(checkpoint: Checkpoint, dtype: Any, *, kind: str, attention: str | None
     with _quiet():
         import transformers
 
-        made = getattr(transformers, _CLASSES.get(kind, "AutoModel"))
+        made = getattr(transformers, _class(checkpoint.architecture, kind))
         told: dict[str, Any] = {
             "output_loading_info": True,
             "dtype": dtype,
@@ -57,6 +58,12 @@ def load(checkpoint: Checkpoint, dtype: Any, *, kind: str, attention: str | None
             "download the model again"
         )
     return model.eval().requires_grad_(False)
+
+
+def _class(architecture: str, kind: str) -> str:
+    if kind == "contrast":
+        return architectures.manner(architecture).speaks
+    return _CLASSES.get(kind, "AutoModel")
 
 
 def _from_state(

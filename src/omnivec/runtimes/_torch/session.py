@@ -43,22 +43,25 @@ class TorchSession:
         self._torch = torch
         self._logits = head.kind == "logits"
         self._packed = architectures.find(checkpoint.architecture)
+        self._manner = architectures.manner(checkpoint.architecture)
         self.padding = float(self._packed is None)
-        self._model = load(
+        model = load(
             checkpoint,
             getattr(torch, _DTYPES[dtype]),
             kind=head.kind,
             attention=attention.register() if self._packed else None,
         ).to(device)
-        self._rows = _table_rows(self._model.base_model)
-        self._accepts = set(inspect.signature(self._model.forward).parameters)
         self._step = next((step for step in head.steps if isinstance(step, Vocabulary)), None)
         self._of_tokens = of_tokens(head)
         self._heads = {
-            name: heads.build(checkpoint, name, one, device)
+            name: heads.build(checkpoint, name, one, model)
             for name, one in named(head).items()
             if one.kind not in ("logits", "words")
         }
+        # of a language model's head two rows are wanted, and they are taken by now
+        self._model = model.base_model if head.kind == "contrast" else model
+        self._rows = _table_rows(self._model.base_model)
+        self._accepts = self._manner.told | set(inspect.signature(self._model.forward).parameters)
         self._adapters = Adapters(self._model, checkpoint.adapters)
         self._queueing = threading.Lock()
         self.batch_cost = self._budget()
@@ -140,7 +143,7 @@ class TorchSession:
         output = self._model(**self._feed(arrays), **self._told())
         if self._logits:
             return {"output": output.logits}
-        states = output.last_hidden_state.flatten(0, 1)[self._move(packing.places)]
+        states = output[self._manner.states].flatten(0, 1)[self._move(packing.places)]
         return self._project(states, packing)
 
     def _feed(self, arrays: Mapping[str, Array], without: Sequence[str] = ()) -> dict[str, Tensor]:

@@ -1,0 +1,169 @@
+"""Tiny vision-language checkpoints with random weights, pictures for them, and models opened."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from omnivec.core.checkpoint import Checkpoint
+from omnivec.core.nouns import Film, Pixels, Text, Unit
+from omnivec.runtimes.torch import PLUGIN as TORCH
+from vocabularies import SENTENCES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QWEN_MARKS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+TEMPLATE = (
+    "{%- for message in messages -%}{{ '<|im_start|>' + message.role + '\\n' }}"
+    "{%- for part in message.content -%}"
+    "{%- if part.type == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>"
+    "{%- elif part.type == 'video' -%}<|vision_start|><|video_pad|><|vision_end|>"
+    "{%- else -%}{{ part.text }}{%- endif -%}{%- endfor -%}{{ '<|im_end|>\\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
+
+
+class Opened:
+    """A family's model over the torch runtime, and what a test asks of it."""
+
+    def __init__(self, family: Any, folder: Path, name: str = "tiny", **told: Any) -> None:
+        checkpoint = Checkpoint(name, folder, **told)
+        assert family.claims(checkpoint)
+        self.card = family.card(checkpoint)
+        heads = family.graphs(checkpoint)
+        self.sessions = {
+            name: TORCH.open(checkpoint, name, head, "cpu", "f32") for name, head in heads.items()
+        }
+        self.model = family.ready(checkpoint, self.sessions)
+
+    def run(self, *units: Unit) -> list[Any]:
+        return self.model.forward(self.model.prepare(units))
+
+
+def unit(*parts: Any, other: tuple[Any, ...] | None = None, **told: Any) -> Unit:
+    """Of texts, as they are, and of what else a unit may have."""
+
+    def parted(part: Any) -> Any:
+        return Text(part) if isinstance(part, str) else part
+
+    return Unit(
+        parts=tuple(map(parted, parts)),
+        other=None if other is None else tuple(map(parted, other)),
+        **told,
+    )
+
+
+def picture(height: int, width: int, seed: int = 0) -> Pixels:
+    """Soft shapes with some noise, as nothing in a photograph is only noise."""
+    rng = np.random.default_rng([height, width, seed])
+    rows, columns = np.mgrid[0:height, 0:width] / 16
+    waves = [np.sin(rows * a + columns * b + c) for a, b, c in rng.uniform(0.1, 2, (3, 3))]
+    noise = rng.normal(0, 12, (height, width, 3))
+    shades = np.stack(waves, axis=2) * 100 + 127 + noise
+    return Pixels(np.clip(shades, 0, 255).astype(np.uint8))
+
+
+def film(frames: int, size: tuple[int, int] = (48, 80), rate: float = 1.0) -> Film:
+    pictures = tuple(picture(*size, seed) for seed in range(frames))
+    return Film(frames=pictures, times=tuple(index / rate for index in range(frames)))
+
+
+def qwen_tokenizer(after: str | None = None, words: tuple[str, ...] = ("yes", "no")) -> Any:
+    """Byte-level, with Qwen's special tokens. `after`: the one that follows every text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(QWEN_MARKS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    made.train_from_iterator(SENTENCES, trainer)
+    made.add_tokens(list(words))
+    if after is not None:
+        made.post_processor = processors.TemplateProcessing(
+            single=f"$A {after}",
+            pair=f"$A $B {after}",
+            special_tokens=[(after, made.token_to_id(after))],
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(QWEN_MARKS[1:]),
+        model_max_length=262144,
+        chat_template=TEMPLATE,
+    )
+
+
+def build_qwen3_vl(
+    folder: Path, *, after: str | None = None, tied: bool = True, seed: int = 0
+) -> Path:
+    import torch
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    tokens = qwen_tokenizer(after)
+    named = {
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
+    }
+    config = Qwen3VLConfig(
+        text_config={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "intermediate_size": 64,
+            "vocab_size": len(tokens),
+            "max_position_embeddings": 16384,
+            "initializer_range": 0.2,
+            "tie_word_embeddings": tied,
+            "rope_scaling": {
+                "rope_type": "default",
+                "mrope_section": [4, 2, 2],
+                "mrope_interleaved": True,
+            },
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "intermediate_size": 64,
+            "out_hidden_size": 32,
+            "patch_size": 16,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
+            "initializer_range": 0.2,
+        },
+        tie_word_embeddings=tied,
+        **{name: tokens.convert_tokens_to_ids(token) for name, token in named.items()},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        Qwen3VLForConditionalGeneration(config).save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    return folder
+
+
+def write_json(folder: Path, **files: Any) -> None:
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
