@@ -164,6 +164,117 @@ def build_qwen3_vl(
     return folder
 
 
+def build_colqwen2(folder: Path, *, after: str | None = None, seed: int = 0) -> Path:
+    """With its processor, which transformers builds without torchvision."""
+    import torch
+    from transformers import ColQwen2Config, ColQwen2ForRetrieval, ColQwen2Processor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    tokens = qwen_tokenizer(after)
+    config = ColQwen2Config(
+        vlm_config={
+            "model_type": "qwen2_vl",
+            "text_config": {
+                "hidden_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "intermediate_size": 64,
+                "vocab_size": len(tokens),
+                "max_position_embeddings": 4096,
+                "initializer_range": 0.2,
+                "bos_token_id": None,
+                "eos_token_id": None,
+                "rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]},
+            },
+            "vision_config": {
+                "depth": 2,
+                "embed_dim": 32,
+                "hidden_size": 32,
+                "num_heads": 2,
+                "mlp_ratio": 2,
+                "patch_size": 14,
+                "initializer_range": 0.2,
+            },
+            "image_token_id": tokens.convert_tokens_to_ids("<|image_pad|>"),
+            "video_token_id": tokens.convert_tokens_to_ids("<|video_pad|>"),
+            "vision_start_token_id": tokens.convert_tokens_to_ids("<|vision_start|>"),
+            "vision_end_token_id": tokens.convert_tokens_to_ids("<|vision_end|>"),
+        },
+        embedding_dim=16,
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        ColQwen2ForRetrieval(config).save_pretrained(folder)
+    pictures = Qwen2VLImageProcessorPil(min_pixels=4 * 28 * 28, max_pixels=40 * 28 * 28)
+    ColQwen2Processor(pictures, tokens).save_pretrained(folder)
+    return folder
+
+
+def build_colpali(folder: Path, *, seed: int = 0) -> Path:
+    """As build_colqwen2; its pictures are four by four patches."""
+    import torch
+    from transformers import ColPaliConfig, ColPaliForRetrieval, ColPaliProcessor
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    half = [0.5, 0.5, 0.5]
+    pictures = SiglipImageProcessorPil(
+        size={"height": 56, "width": 56}, image_mean=half, image_std=half
+    )
+    pictures.image_seq_length = 16
+    processor = ColPaliProcessor(pictures, gemma_tokenizer())
+    tokens = processor.tokenizer
+    config = ColPaliConfig(
+        vlm_config={
+            "model_type": "paligemma",
+            "text_config": {
+                "model_type": "gemma",
+                "hidden_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 1,
+                "head_dim": 8,
+                "intermediate_size": 64,
+                "vocab_size": len(tokens),
+                "max_position_embeddings": 512,
+                "initializer_range": 0.2,
+            },
+            "vision_config": {
+                "model_type": "siglip_vision_model",
+                "hidden_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "intermediate_size": 64,
+                "image_size": 56,
+                "patch_size": 14,
+                "vision_use_head": False,
+            },
+            "image_token_index": tokens.convert_tokens_to_ids("<image>"),
+            "projection_dim": 32,
+            "hidden_size": 32,
+        },
+        embedding_dim=16,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        ColPaliForRetrieval(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def gemma_tokenizer() -> Any:
+    """Letters and a few words, spaces as Gemma has them, and its special tokens."""
+    from transformers import GemmaTokenizer
+
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\n", "\u2581"]
+    letters = sorted(set("".join(SENTENCES)) - {" "})
+    merges = [("t", "h"), ("th", "e"), ("\u2581", "the"), ("o", "x")]
+    pieces = [*specials, *letters, *("".join(pair) for pair in merges)]
+    vocabulary = {piece: at for at, piece in enumerate(dict.fromkeys(pieces))}
+    return GemmaTokenizer(vocab=vocabulary, merges=merges)
+
+
 def write_json(folder: Path, **files: Any) -> None:
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import BadRequest, TooLong, Unsupported
@@ -84,7 +85,7 @@ class Reference:
     def last(self, told: list[Any], parts: Sequence[Any]) -> np.ndarray:
         text = self.tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
         fed: dict[str, Any] = {}
-        pictures = [part.rgb for part in parts if isinstance(part, Pixels)]
+        pictures = [Image.fromarray(part.rgb) for part in parts if isinstance(part, Pixels)]
         if pictures:
             fed |= self.processor(pictures, return_tensors="pt")
             for grid in fed["image_grid_thw"]:
@@ -126,7 +127,6 @@ def timed(one: Film, grid: Sequence[int]) -> str:
 
 def slow_patches(one: Film) -> tuple[np.ndarray, tuple[int, int, int]]:
     """Each patch of 2 x 16 x 16 on its own: tokens in reading order, four patches in each."""
-    from PIL import Image
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
     even = len(one.frames) + len(one.frames) % 2

@@ -7,6 +7,7 @@ may be cut.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
@@ -66,6 +67,14 @@ def sort(parts: Sequence[Loaded], param: str) -> Content:
         else:
             raise Unsupported("This model takes text, not token ids.", param=param)
     return content
+
+
+def parse(template: str, marks: Iterable[str]) -> list[Piece]:
+    """A template's text, with the special tokens among `marks` as such."""
+    known = set(marks)
+    pattern = "|".join(re.escape(mark) for mark in known)
+    found = [one for one in re.split(f"({pattern})", template) if one]
+    return [Mark(one) if one in known else Words(one) for one in found]
 
 
 class Scribe:

@@ -90,8 +90,12 @@ def read_cutter(checkpoint: Checkpoint, vision: Mapping[str, Any]) -> Cutter:
 
 
 def preprocessor(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """preprocessor_config.json, or an empty mapping."""
+    """preprocessor_config.json, or what processor_config.json has of it since transformers 5;
+    an empty mapping where there is neither."""
     found = checkpoint.json("preprocessor_config.json")
+    if found is None:
+        whole = checkpoint.json("processor_config.json")
+        found = whole.get("image_processor") if isinstance(whole, dict) else None
     return found if isinstance(found, dict) else {}
 
 

@@ -31,10 +31,12 @@ class Packed(NamedTuple):
 
 
 class Manner(NamedTuple):
-    """How an architecture is called through transformers. `states`: where its output has the
-    last hidden states, or what it makes of them. `speaks`: the class that has its language model
-    head. `told`: inputs that it takes although its signature does not name them."""
+    """How an architecture is called through transformers. `reads`: the class whose output has
+    its last hidden states, or what it makes of them, as `states`. `speaks`: the class that has
+    its language model head. `told`: inputs that it takes although its signature does not name
+    them."""
 
+    reads: str = "AutoModel"
     states: str = "last_hidden_state"
     speaks: str = "AutoModelForCausalLM"
     told: frozenset[str] = frozenset()
@@ -107,6 +109,8 @@ ARCHITECTURES: Mapping[str, Packed] = {
 
 MANNERS: Mapping[str, Manner] = {
     "qwen3_vl": Manner(speaks="AutoModelForImageTextToText", told=frozenset(("use_cache",))),
-    "colpali": Manner("embeddings", told=frozenset(("token_type_ids", "use_cache"))),
-    "colqwen2": Manner("embeddings"),
+    "colpali": Manner(
+        "ColPaliForRetrieval", "embeddings", told=frozenset(("token_type_ids", "use_cache"))
+    ),
+    "colqwen2": Manner("ColQwen2ForRetrieval", "embeddings"),
 }

@@ -61,9 +61,8 @@ def load(checkpoint: Checkpoint, dtype: Any, *, kind: str, attention: str | None
 
 
 def _class(architecture: str, kind: str) -> str:
-    if kind == "contrast":
-        return architectures.manner(architecture).speaks
-    return _CLASSES.get(kind, "AutoModel")
+    manner = architectures.manner(architecture)
+    return manner.speaks if kind == "contrast" else _CLASSES.get(kind, manner.reads)
 
 
 def _from_state(
