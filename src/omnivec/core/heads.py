@@ -22,6 +22,7 @@ from omnivec.core.nouns import (
     LayerNorm,
     Normalize,
     Pool,
+    Scale,
     Vocabulary,
 )
 
@@ -79,10 +80,10 @@ def apply(
     `weights` are tensors by file, then by name. `pool_mask` [B, T] says which of the unmasked
     tokens are pooled (sentence-transformers' `include_prompt: false`) and `output_mask` [B, T]
     which tokens a head of kind "tokens" keeps; None means all that are attended to.
-    Raises ValueError for kinds "logits", "words" and "contrast", which need weights that are the
+    Raises ValueError for kinds "logits", "words", "contrast" and "tower", which need what is the
     architecture's own.
     """
-    if head.kind in ("logits", "words", "contrast"):
+    if head.kind in ("logits", "words", "contrast", "tower"):
         raise ValueError(f"a head of {head.kind} belongs to the architecture")
     x = hidden.astype(np.float32)
     if head.kind == "tokens":
@@ -90,7 +91,7 @@ def apply(
     for step in head.steps:
         if isinstance(step, Pool):
             x = pool(step, x, mask, mask if pool_mask is None else pool_mask)
-        elif not isinstance(step, Vocabulary | Contrast):
+        elif not isinstance(step, Vocabulary | Contrast | Scale):
             x = _project(step, x, weights)
     return x
 
@@ -108,6 +109,13 @@ def words(step: Vocabulary, logits: Floats, pool_mask: Array) -> Floats:
     for _ in range(step.function.count("log1p")):
         weights = np.log1p(weights)
     return np.asarray(weights.max(axis=1) if step.mode == "max" else weights.sum(axis=1))
+
+
+def scaled(step: Scale, pixels: Array) -> Floats:
+    """uint8 [.., 3] to float32 [.., 3], rounded where transformers' processors round."""
+    bright = (pixels.astype(np.float64) * step.factor).astype(np.float32)
+    mean, std = (np.array(each, np.float32) for each in (step.mean, step.std))
+    return np.asarray((bright - mean) / std)
 
 
 def activation(name: str) -> str:

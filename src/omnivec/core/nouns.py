@@ -439,7 +439,15 @@ class Contrast(msgspec.Struct, frozen=True, tag=True):
     no: int
 
 
-Step: TypeAlias = Pool | Dense | LayerNorm | Normalize | Vocabulary | Contrast
+class Scale(msgspec.Struct, frozen=True, tag=True):
+    """A picture's channels, uint8 [.., 3], to (x * factor - mean) / std; core/heads.py."""
+
+    factor: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+Step: TypeAlias = Pool | Dense | LayerNorm | Normalize | Vocabulary | Contrast | Scale
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -454,6 +462,8 @@ class Head(msgspec.Struct, frozen=True):
     is, row after row and in each by columns.
     kind "contrast": `steps` are a Pool and a Contrast, whose rows are of the architecture's own
     language model head, [B, 1].
+    kind "tower": a tower's own pooling and projection, one vector for each row, [B, d]. For
+    pictures `steps` is one Scale, which comes before all else; for texts there are none.
 
     The session returns the result under the name "output", as float32. `also` are further
     outputs of the same pass, under names of their own. The mask of a "tokens" head comes as
@@ -461,6 +471,6 @@ class Head(msgspec.Struct, frozen=True):
     attended to is kept, without "NAME_mask" none is.
     """
 
-    kind: Literal["tokens", "pooled", "logits", "words", "contrast"]
+    kind: Literal["tokens", "pooled", "logits", "words", "contrast", "tower"]
     steps: tuple[Step, ...] = ()
     also: Mapping[str, Head] = {}

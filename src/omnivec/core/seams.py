@@ -114,6 +114,10 @@ class Session(Protocol):
         in which the rows show them: `pixel_values` float32, `image_grid_thw` int64 [n, 3],
         `pixel_values_videos` and `video_grid_thw` (see PICTURES in core/heads.py).
         Where the checkpoint has adapters `adapter` int64 [B]: each row's number, 0 for none.
+        A tower of pictures takes `pixel_values` uint8 [B, H, W, 3], all of its one size; one
+        for any size (NaFlex) `pixel_values` uint8 [B, N, D], a patch's D bytes row by row with
+        the channel last, and `spatial_shapes` int64 [B, 2]: how many rows and columns of
+        patches there are, the first of the N, which lie row by row.
         Out: `output` and what the head has besides, float32. `alone`: no other batch runs or
         waits, so this one may have the whole device."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ from omnivec.core.heads import named, of_tokens
 from omnivec.core.nouns import Array, Head, Vocabulary
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import architectures, attention, budget, heads
+from omnivec.runtimes._torch.bridge import Bridge
 from omnivec.runtimes._torch.loading import load
 from omnivec.runtimes._torch.lora import Adapters
 from omnivec.runtimes._torch.packing import Packing
@@ -39,7 +40,9 @@ class TorchSession:
 
         self.device = device
         self.dtype = dtype
-        self.streams = 2 if device.startswith("cuda") else 1
+        bridge = self._bridge = Bridge(device)
+        self._move, self._fetch = bridge.move, bridge.fetch
+        self.streams = bridge.streams
         self._torch = torch
         self._logits = head.kind == "logits"
         self._packed = architectures.find(checkpoint.architecture)
@@ -83,14 +86,11 @@ class TorchSession:
 
     def memory(self) -> int:
         """Bytes that this process holds on the session's device."""
-        if not self.device.startswith("cuda"):
-            return 0
-        return int(self._torch.cuda.memory_allocated(self.device))
+        return self._bridge.memory()
 
     def close(self) -> None:
         self._model = None
-        if self.device.startswith("cuda"):
-            self._torch.cuda.empty_cache()
+        self._bridge.clear()
 
     # ── the model ────────────────────────────────────────────────────────────────────────
 
@@ -172,30 +172,6 @@ class TorchSession:
         if not self._logits or self._packed is None or not self._packed.decoder:
             return arrays
         return {**arrays, "pool_mask": arrays["input_ids"] != self._model.config.pad_token_id}
-
-    # ── to the device and back ───────────────────────────────────────────────────────────
-
-    def _move(self, array: Array) -> Tensor:
-        tensor = self._torch.from_numpy(np.ascontiguousarray(array))
-        if not self.device.startswith("cuda"):
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
-
-    def _fetch(self, output: Tensor) -> Callable[[], Array]:
-        """Starts the copy to the host; what it gives waits for it and gives the array."""
-        if not self.device.startswith("cuda"):
-            return lambda: np.asarray(output.numpy())
-        torch = self._torch
-        host = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
-        host.copy_(output, non_blocking=True)
-        done = torch.cuda.Event(blocking=True)
-        done.record(torch.cuda.current_stream(output.device))
-
-        def wait() -> Array:
-            done.synchronize()
-            return np.array(host.numpy())  # pinned memory is scarce: it goes back
-
-        return wait
 
     def _budget(self) -> int:
         if not self.device.startswith("cuda"):
