@@ -151,7 +151,7 @@ def test_prompts_of_the_files_win(tmp_path: Path) -> None:
     tokens = Reference(folder, "ColQwen2").processor.tokenizer
     (page,) = model.model.prepare([unit(PAGES[0])])
     ids = page.arrays["input_ids"]
-    sights = len(page.arrays["pixels"]) // 4
+    sights = len(page.arrays["pixel_values"]) // 4
     assert ids.tolist() == tokens("<|image_pad|>" * sights + "Was ist das?")["input_ids"]
     (asked,) = model.model.prepare([unit("a fox")])
     filling = "<|endoftext|>" * 10

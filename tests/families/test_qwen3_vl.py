@@ -209,7 +209,7 @@ def test_pictures_of_every_shape_are_resized_as_the_processor_does(
     one = unit(picture(height, width))
     if min(height, width) * 2 <= 32:  # the processor lets such a side be nothing at first
         prepared = embedder.model.prepare([one])[0]
-        _, rows, columns = prepared.arrays["pictures_grids"][0]
+        _, rows, columns = prepared.arrays["image_grid_thw"][0]
         assert rows * columns * 16 * 16 >= 4 * 32 * 32
         assert rows % 2 == columns % 2 == 0
         assert np.isfinite(embedder.run(one)[0].dense).all()
@@ -435,7 +435,7 @@ def test_modules_say_which_of_the_two_it_is(folder: Path, tmp_path: Path) -> Non
     assert PLUGIN.card(Checkpoint("an-embedder", copy)).tasks == ("score",)
     (copy / "1_LogitScore").mkdir()
     write_json(copy / "1_LogitScore", config={"true_token_id": 3, "false_token_id": 9})
-    (_, contrast) = PLUGIN.graphs(Checkpoint("tiny", copy))["main"].steps
+    (_, _, contrast) = PLUGIN.graphs(Checkpoint("tiny", copy))["main"].steps
     assert (contrast.yes, contrast.no) == (3, 9)
     _modules(copy, "Transformer", "Dense")
     with pytest.raises(CheckpointError, match="Dense"):

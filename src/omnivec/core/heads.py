@@ -32,8 +32,12 @@ if TYPE_CHECKING:
 Files: TypeAlias = "Mapping[str, Mapping[str, Array]]"
 Mode: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
 
-PICTURES = frozenset(("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"))
-"""The arrays of a batch whose first axis is not the batch's."""
+PICTURES: Mapping[str, str] = {
+    "pixel_values": "image_grid_thw",
+    "pixel_values_videos": "video_grid_thw",
+}
+"""What a batch of texts with pictures and videos has of them, and of the sizes of each: arrays
+whose first axis is not the batch's."""
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default; the files do not carry it
 NORM_FLOOR = 1e-12  # torch.nn.functional.normalize's
 MASK_FLOOR = 1e-9  # sentence-transformers' Pooling's

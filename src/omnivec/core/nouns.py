@@ -440,7 +440,8 @@ class Contrast(msgspec.Struct, frozen=True, tag=True):
 
 
 class Scale(msgspec.Struct, frozen=True, tag=True):
-    """A picture's channels, uint8 [.., 3], to (x * factor - mean) / std; core/heads.py."""
+    """A picture's channels, uint8 [.., 3], to (x * factor - mean) / std; core/heads.py. It comes
+    first among the steps of whatever head has one."""
 
     factor: float
     mean: tuple[float, float, float]

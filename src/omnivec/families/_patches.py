@@ -1,8 +1,8 @@
 """Pictures as the patches that Qwen's vision towers read, in numpy and Pillow.
 
 The formulas are those of qwen-vl-utils 0.0.14 (`smart_resize`, the budget of a video's frames)
-and of transformers' Qwen2VLImageProcessor. What is kept of a picture while it waits is bytes:
-as numbers they are eight times as many.
+and of transformers' Qwen2VLImageProcessor. All is done on bytes but the last step, scaling,
+which is the graph's (`Scale`): so a picture that waits takes a quarter of the memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import BadRequest
-from omnivec.core.nouns import Array, Floats, Pixels
+from omnivec.core.heads import PICTURES
+from omnivec.core.nouns import Array, Features, Pixels, Scale
 
 LONGEST = 200
 """How many times as long as its shorter side a picture's longer one may be."""
@@ -31,7 +32,7 @@ class Budget(NamedTuple):
 
 
 class Patches(NamedTuple):
-    """`pixels` uint8 [t * h * w, 3, temporal * patch * patch] of a picture, or of the frames
+    """`pixels` uint8 [t * h * w, temporal * patch * patch, 3] of a picture, or of the frames
     of a video; `grid` is (t, h, w)."""
 
     pixels: Array
@@ -40,13 +41,11 @@ class Patches(NamedTuple):
 
 class Cutter(NamedTuple):
     """Patches are squares of `patch` pixels in `temporal` frames; `merge` x `merge` of them,
-    which lie together, become one token. `mean` and `std` are of the three colours, 0..1."""
+    which lie together, become one token."""
 
     patch: int
     merge: int
     temporal: int
-    mean: tuple[float, ...] = _HALF
-    std: tuple[float, ...] = _HALF
 
     @property
     def factor(self) -> int:
@@ -67,25 +66,18 @@ class Cutter(NamedTuple):
         whole = np.stack(frames).reshape(
             t, self.temporal, *rows, self.patch, *columns, self.patch, 3
         )
-        # each token's patches together, in each patch colour by colour and frame by frame
-        lying = whole.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7)
-        return Patches(lying.reshape(t * h * w, 3, -1), (t, h, w))
-
-    def numbers(self, pixels: Array) -> Floats:
-        """uint8 [n, 3, ...] to float32 of the same shape, as the model was trained on."""
-        return normalise(pixels, self.mean, self.std)
+        # each token's patches together, and each patch frame by frame
+        lying = whole.transpose(0, 2, 5, 3, 6, 1, 4, 7, 8)
+        return Patches(lying.reshape(t * h * w, -1, 3), (t, h, w))
 
 
 def read_cutter(checkpoint: Checkpoint, vision: Mapping[str, Any]) -> Cutter:
     """From `vision`, the config of the model's tower, and preprocessor_config.json."""
     told = preprocessor(checkpoint)
-    mean, std = colours(told)
     return Cutter(
         patch=int(vision.get("patch_size", told.get("patch_size", 16))),
         merge=int(vision.get("spatial_merge_size", told.get("merge_size", 2))),
         temporal=int(vision.get("temporal_patch_size", told.get("temporal_patch_size", 2))),
-        mean=mean,
-        std=std,
     )
 
 
@@ -99,10 +91,12 @@ def preprocessor(checkpoint: Checkpoint) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def colours(told: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of red, green and blue."""
-    mean, std = told.get("image_mean") or _HALF, told.get("image_std") or _HALF
-    return tuple(map(float, mean)), tuple(map(float, std))
+def read_scale(checkpoint: Checkpoint) -> Scale:
+    told = preprocessor(checkpoint)
+    red, green, blue = map(float, told.get("image_mean") or _HALF)
+    reds, greens, blues = map(float, told.get("image_std") or _HALF)
+    factor = float(told.get("rescale_factor") or 1 / 255)
+    return Scale(factor, (red, green, blue), (reds, greens, blues))
 
 
 def fit(
@@ -143,11 +137,11 @@ def resize(picture: Pixels, size: tuple[int, int], how: int = 3) -> Array:
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling(how)))
 
 
-def normalise(pixels: Array, mean: Sequence[float], std: Sequence[float]) -> Floats:
-    """uint8 [n, 3, ...] to float32: to 0..1, less the colour's mean, over its deviation."""
-    aside = (3, *[1] * (pixels.ndim - 2))
-    numbers = pixels.astype(np.float32)
-    numbers /= 255
-    numbers -= np.asarray(mean, np.float32).reshape(aside)
-    numbers /= np.asarray(std, np.float32).reshape(aside)
-    return numbers
+def join(batch: Sequence[Features]) -> dict[str, Array]:
+    """What a batch shows, item after item: the arrays that PICTURES names."""
+    found = {}
+    for name in (*PICTURES, *PICTURES.values()):
+        there = [one.arrays[name] for one in batch if name in one.arrays]
+        if there:
+            found[name] = np.concatenate(there)
+    return found

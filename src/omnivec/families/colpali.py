@@ -30,11 +30,11 @@ from omnivec.families._chat import Mark, Piece, Scribe, Words, parse, sort
 from omnivec.families._files import part, tokenizer_settings, window
 from omnivec.families._patches import (
     Budget,
-    colours,
     fit,
-    normalise,
+    join,
     preprocessor,
     read_cutter,
+    read_scale,
     resize,
 )
 from omnivec.families._rows import split
@@ -67,9 +67,9 @@ class ColPaliFamily:
             revision=checkpoint.revision,
         )
 
-    def graphs(self, checkpoint: Checkpoint) -> dict[str, Head]:  # noqa: ARG002 - all alike
+    def graphs(self, checkpoint: Checkpoint) -> dict[str, Head]:
         # they normalise by themselves, but in the type of their weights
-        return {GRAPH: Head("tokens", (Normalize(),))}
+        return {GRAPH: Head("tokens", (read_scale(checkpoint), Normalize()))}
 
     def ready(self, checkpoint: Checkpoint, sessions: Mapping[str, Session]) -> ColPali:
         return ColPali(checkpoint, sessions[GRAPH])
@@ -94,10 +94,7 @@ class ColPali:
         arrays = pack(batch, {"input_ids": self._scribe.padding}, self._window)
         if self._sight.segments:
             arrays["token_type_ids"] = np.zeros_like(arrays["input_ids"])
-        pages = [one.arrays for one in batch if "pixels" in one.arrays]
-        if pages:
-            arrays |= self._sight.pixels(pages)
-        found = self._session.run(arrays, alone=alone)["output"]
+        found = self._session.run(arrays | join(batch), alone=alone)["output"]
         rows = split(found, [np.ones(one.tokens) for one in batch])
         return [Vectors(multivector=row) for row in rows]
 
@@ -122,12 +119,11 @@ class ColPali:
 # ── the two architectures ────────────────────────────────────────────────────────────────
 #
 # How each is shown pages and asked questions. `framed`: with the tokens that its tokenizer puts
-# around texts. `segments`: it is told token types, all of them 0. `pixels`: what the model is
-# given of a batch's pages.
+# around texts. `segments`: it is told token types, all of them 0.
 
 
 class Page(NamedTuple):
-    """`arrays` have `pixels`, as bytes, and what else `pixels` below wants of a page."""
+    """`arrays` are those of one picture, as a session wants them of many."""
 
     pieces: list[Piece]
     arrays: dict[str, Array]
@@ -145,7 +141,6 @@ class PaliGemma:
         side = int(vision.get("image_size", 448))
         self._size = int(size.get("height", side)), int(size.get("width", side))
         self._how = int(told.get("resample") or 3)
-        self._colours = colours(told)
         start, filling = _word(checkpoint, "bos_token", "<bos>"), _filling(checkpoint, "<pad>")
         self.marks: tuple[str, ...] = ("<image>", start, filling)
         sights = Mark("<image>", (side // int(vision.get("patch_size", 14))) ** 2)
@@ -157,14 +152,10 @@ class PaliGemma:
 
     def page(self, picture: Pixels, param: str) -> Page:  # noqa: ARG002 - any shape is taken
         square = resize(picture, self._size, self._how)
-        return Page(self._page, {"pixels": square.transpose(2, 0, 1)})
+        return Page(self._page, {"pixel_values": square[None]})
 
     def question(self, text: str) -> list[Piece]:
         return [*self._before, Words(text, own=True), *self._after]
-
-    def pixels(self, pages: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-        whole = np.stack([page["pixels"] for page in pages])
-        return {"pixel_values": normalise(whole, *self._colours)}
 
 
 class Qwen2VL:
@@ -197,18 +188,11 @@ class Qwen2VL:
         patches = self._cutter.cut((picture,), size)
         sights = Mark(self.picture, self._cutter.tokens(size))
         pieces = [sights if piece == Mark(self.picture) else piece for piece in self._page]
-        return Page(pieces, {"pixels": patches.pixels, "grid": np.array(patches.grid, np.int64)})
+        grids = np.array([patches.grid], np.int64)
+        return Page(pieces, {"pixel_values": patches.pixels, "image_grid_thw": grids})
 
     def question(self, text: str) -> list[Piece]:
         return [*self._before, Words(text, own=True), *self._after]
-
-    def pixels(self, pages: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-        """Each page's patches as a row, filled up to the longest: it takes them out again."""
-        each = [self._cutter.numbers(page["pixels"]) for page in pages]
-        whole = np.zeros((len(each), max(map(len, each)), each[0][0].size), np.float32)
-        for row, numbers in zip(whole, each, strict=True):
-            row[: len(numbers)] = numbers.reshape(len(numbers), -1)
-        return {"pixel_values": whole, "image_grid_thw": np.stack([one["grid"] for one in pages])}
 
 
 Sight: TypeAlias = PaliGemma | Qwen2VL

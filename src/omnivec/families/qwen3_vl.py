@@ -17,6 +17,7 @@ import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import Unsupported
+from omnivec.core.heads import PICTURES
 from omnivec.core.nouns import (
     Array,
     Card,
@@ -35,7 +36,7 @@ from omnivec.core.seams import Session
 from omnivec.families._chat import Mark, Piece, Scribe, Words, sort
 from omnivec.families._files import Module, modules, part, positions, window
 from omnivec.families._pairs import relevance
-from omnivec.families._patches import Budget, Cutter, fit, read_cutter
+from omnivec.families._patches import Budget, Cutter, fit, join, read_cutter, read_scale
 from omnivec.families._text import Prompts, pack
 
 GRAPH = "main"
@@ -55,7 +56,7 @@ PICTURE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 MARKS = (START.token, END.token, SEEN.token, UNSEEN.token, PICTURE, VIDEO)
 
 SQUARE = 32 * 32  # pixels of one token, from which the budgets are reckoned
-PICTURES = Budget(4 * SQUARE, 1800 * SQUARE)
+STILL = Budget(4 * SQUARE, 1800 * SQUARE)
 FRAME = Budget(128 * SQUARE, 768 * SQUARE)
 FILM = 10 * FRAME.most  # for every two frames, which share their tokens
 FEWEST, MOST = 4, 64  # frames of a video
@@ -93,10 +94,10 @@ class Qwen3VLFamily:
         )
 
     def graphs(self, checkpoint: Checkpoint) -> dict[str, Head]:
-        last = Pool(("last",))
+        steps = (read_scale(checkpoint), Pool(("last",)))
         if is_reranker(checkpoint):
-            return {GRAPH: Head("contrast", (last, _answers(checkpoint)))}
-        return {GRAPH: Head("pooled", (last,))}
+            return {GRAPH: Head("contrast", (*steps, _answers(checkpoint)))}
+        return {GRAPH: Head("pooled", steps)}
 
     def ready(self, checkpoint: Checkpoint, sessions: Mapping[str, Session]) -> Embedder | Reranker:
         kind = Reranker if is_reranker(checkpoint) else Embedder
@@ -105,7 +106,7 @@ class Qwen3VLFamily:
 
 class Shown(NamedTuple):
     """What a prompt shows, in its order: pictures, and frames of videos, each with the size
-    (height, width) that it is resized to."""
+    (height, width) that it is resized to; the two lie as PICTURES has them."""
 
     pictures: list[tuple[Sequence[Pixels], tuple[int, int]]]
     films: list[tuple[Sequence[Pixels], tuple[int, int]]]
@@ -128,7 +129,7 @@ class Reader:
         for film in content.films:
             pieces += self._film(thin(film), shown, param)
         for picture in content.pictures:
-            size = fit(picture, self._cutter.factor, PICTURES, param)
+            size = fit(picture, self._cutter.factor, STILL, param)
             shown.pictures.append(((picture,), size))
             pieces += [SEEN, Mark(PICTURE, self._cutter.tokens(size)), UNSEEN]
         if not pieces and not content.text:
@@ -139,11 +140,11 @@ class Reader:
         """Raises TooLong, which names the unit."""
         row = self._scribe.write(index, unit, pieces, self._window)
         arrays = {"input_ids": row.ids}
-        for name, sights in (("pictures", shown.pictures), ("films", shown.films)):
+        for name, sights in zip(PICTURES, shown, strict=True):
             if sights:
                 patches = [self._cutter.cut(frames, size) for frames, size in sights]
                 arrays[name] = np.concatenate([one.pixels for one in patches])
-                arrays[f"{name}_grids"] = np.array([one.grid for one in patches], np.int64)
+                arrays[PICTURES[name]] = np.array([one.grid for one in patches], np.int64)
         return Features(arrays=arrays, cost=len(row.ids), tokens=len(row.ids), cut=row.cut)
 
     def pack(self, batch: Sequence[Features]) -> dict[str, Array]:
@@ -151,16 +152,7 @@ class Reader:
         ids, numbers = arrays["input_ids"], self._scribe.numbers
         types = (ids == numbers[PICTURE]) + 2 * (ids == numbers[VIDEO])
         arrays["mm_token_type_ids"] = types.astype(np.int64)
-        for name, pixels, grids in (
-            ("pictures", "pixel_values", "image_grid_thw"),
-            ("films", "pixel_values_videos", "video_grid_thw"),
-        ):
-            there = [one.arrays for one in batch if name in one.arrays]
-            if there:
-                whole = self._cutter.numbers(np.concatenate([one[name] for one in there]))
-                arrays[pixels] = whole.reshape(len(whole), -1)
-                arrays[grids] = np.concatenate([one[f"{name}_grids"] for one in there])
-        return arrays
+        return arrays | join(batch)
 
     def _film(self, film: Film, shown: Shown, param: str) -> list[Piece]:
         """Each step in time with its time before it, as transformers 4.57 has it, which the

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
+from omnivec.runtimes._torch import sight
+from omnivec.runtimes._torch.sight import Lay
+
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
 Mode: TypeAlias = Literal["cls", "mean", "last"]
 
@@ -34,12 +37,13 @@ class Manner(NamedTuple):
     """How an architecture is called through transformers. `reads`: the class whose output has
     its last hidden states, or what it makes of them, as `states`. `speaks`: the class that has
     its language model head. `told`: inputs that it takes although its signature does not name
-    them."""
+    them. `lay`: how it is shown pictures, if at all."""
 
     reads: str = "AutoModel"
     states: str = "last_hidden_state"
     speaks: str = "AutoModelForCausalLM"
     told: frozenset[str] = frozenset()
+    lay: Lay = sight.whole
 
 
 def find(model_type: str) -> Packed | None:
@@ -108,9 +112,11 @@ ARCHITECTURES: Mapping[str, Packed] = {
 }
 
 MANNERS: Mapping[str, Manner] = {
-    "qwen3_vl": Manner(speaks="AutoModelForImageTextToText", told=frozenset(("use_cache",))),
+    "qwen3_vl": Manner(
+        speaks="AutoModelForImageTextToText", told=frozenset(("use_cache",)), lay=sight.patches
+    ),
     "colpali": Manner(
         "ColPaliForRetrieval", "embeddings", told=frozenset(("token_type_ids", "use_cache"))
     ),
-    "colqwen2": Manner("ColQwen2ForRetrieval", "embeddings"),
+    "colqwen2": Manner("ColQwen2ForRetrieval", "embeddings", lay=sight.padded_patches),
 }

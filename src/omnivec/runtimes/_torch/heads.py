@@ -15,6 +15,7 @@ from omnivec.core.nouns import (
     LayerNorm,
     Normalize,
     Pool,
+    Scale,
     Step,
     Vocabulary,
 )
@@ -35,7 +36,9 @@ def build(checkpoint: Checkpoint, name: str, head: Head, model: Any) -> HeadRun:
     their packing: [B, d], or [K, d] of tokens. They are done in float32 whatever the model's dtype:
     they cost next to nothing. Raises CheckpointError."""
     pools = [step for step in head.steps if isinstance(step, Pool)]
-    layers = [_layer(checkpoint, step, model) for step in head.steps if not isinstance(step, Pool)]
+    layers = [
+        _layer(checkpoint, step, model) for step in head.steps if not isinstance(step, Pool | Scale)
+    ]
 
     def run(x: Tensor, packing: Packing, move: Move) -> Tensor:
         for step in pools:

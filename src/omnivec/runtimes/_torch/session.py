@@ -11,14 +11,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.heads import named, of_tokens
-from omnivec.core.nouns import Array, Head, Vocabulary
+from omnivec.core.heads import PICTURES, named, of_tokens
+from omnivec.core.nouns import Array, Head, Scale, Vocabulary
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import architectures, attention, budget, heads
 from omnivec.runtimes._torch.bridge import Bridge
 from omnivec.runtimes._torch.loading import load
 from omnivec.runtimes._torch.lora import Adapters
 from omnivec.runtimes._torch.packing import Packing
+from omnivec.runtimes._torch.sight import Sight
 
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
 
@@ -63,6 +64,8 @@ class TorchSession:
         }
         # of a language model's head two rows are wanted, and they are taken by now
         self._model = model.base_model if head.kind == "contrast" else model
+        scale = next((step for step in head.steps if isinstance(step, Scale)), None)
+        self._sight = None if scale is None else Sight(scale, self._manner.lay, self._model)
         self._rows = _table_rows(self._model.base_model)
         self._accepts = self._manner.told | set(inspect.signature(self._model.forward).parameters)
         self._adapters = Adapters(self._model, checkpoint.adapters)
@@ -155,7 +158,14 @@ class TorchSession:
             if rows is not None and not (array.min() >= 0 and array.max() < rows):
                 raise ValueError(f"{name} are 0 to {rows - 1} here")
             fed[name] = self._move(array)
+            if name in PICTURES:
+                fed[name] = self._show(fed[name], arrays.get(PICTURES[name]))
         return fed
+
+    def _show(self, pixels: Tensor, grids: Array | None) -> Tensor:
+        if self._sight is None:
+            raise ValueError("this head has no scale for pictures")
+        return self._sight.show(pixels, grids)
 
     def _told(self) -> dict[str, bool]:
         """A decoder would keep keys and values for a next token that never comes."""
