@@ -300,3 +300,6 @@ def _mean(rows: Floats) -> Floats:
         return np.asarray(rows[0])
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray((rows / np.maximum(lengths, NORM_FLOOR)).mean(0), np.float32)
+
+
+PLUGIN = DualTowerFamily()
