@@ -10,7 +10,7 @@ import numpy as np
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.nouns import Film, Pixels, Text, Unit
 from omnivec.runtimes.torch import PLUGIN as TORCH
-from vocabularies import SENTENCES
+from vocabularies import SENTENCES, tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -260,6 +260,39 @@ def build_colpali(folder: Path, *, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         ColPaliForRetrieval(config).save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+def build_blip2(folder: Path, *, seed: int = 0) -> Path:
+    import torch
+    from transformers import Blip2Config, Blip2ForImageTextRetrieval
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    tokens = tokenizer("wordpiece", 64, segments=False)
+    inner = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = Blip2Config(
+        vision_config={"hidden_size": 32, "image_size": 56, "patch_size": 14, **inner},
+        qformer_config={
+            "hidden_size": 32,
+            "encoder_hidden_size": 32,
+            "vocab_size": len(tokens),
+            "max_position_embeddings": 64,
+            "use_qformer_text_input": True,
+            "initializer_range": 0.2,
+            **inner,
+        },
+        num_query_tokens=8,
+        image_text_hidden_size=16,
+        initializer_range=0.2,
+    )
+    config.image_token_index = None
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Blip2ForImageTextRetrieval(config)
+        model.query_tokens.data.normal_()
+        model.save_pretrained(folder)
+    BlipImageProcessorPil(size={"height": 56, "width": 56}).save_pretrained(folder)
+    tokens.save_pretrained(folder)
     return folder
 
 

@@ -24,6 +24,8 @@ from omnivec.runtimes._torch.sight import Sight
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
 
 CPU_COST = 1024
+GPU_COST = 16384
+"""Of a tower for pictures, whose sizes are not known here."""
 
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
@@ -47,12 +49,12 @@ class TorchSession:
         self._torch = torch
         self._logits = head.kind == "logits"
         self._packed = architectures.find(checkpoint.architecture)
-        self._manner = architectures.manner(checkpoint.architecture)
+        self._manner = architectures.manner(checkpoint.architecture, head)
         self.padding = float(self._packed is None)
         model = load(
             checkpoint,
             getattr(torch, _DTYPES[dtype]),
-            kind=head.kind,
+            head,
             attention=attention.register() if self._packed else None,
         ).to(device)
         self._step = next((step for step in head.steps if isinstance(step, Vocabulary)), None)
@@ -143,11 +145,11 @@ class TorchSession:
     def _run_padded(self, arrays: Mapping[str, Array], packing: Packing) -> dict[str, Tensor]:
         """Logits, or the heads of the hidden states. `position_ids` are the model's own to
         make: it counts them from the mask or the padding as its architecture does."""
-        output = self._model(**self._feed(arrays), **self._told())
+        fed = {**self._feed(arrays), **self._told()}
         if self._logits:
-            return {"output": output.logits}
-        states = output[self._manner.states].flatten(0, 1)[self._move(packing.places)]
-        return self._project(states, packing)
+            return {"output": self._model(**fed).logits}
+        states = self._manner.states(self._model, fed).flatten(0, 1)
+        return self._project(states[self._move(packing.places)], packing)
 
     def _feed(self, arrays: Mapping[str, Array], without: Sequence[str] = ()) -> dict[str, Tensor]:
         """What the model takes of the arrays, on the device. Raises ValueError for a number
@@ -186,6 +188,8 @@ class TorchSession:
     def _budget(self) -> int:
         if not self.device.startswith("cuda"):
             return CPU_COST
+        if "input_ids" not in self._accepts:  # what it sees is not to be guessed
+            return GPU_COST
         with self._torch.cuda.device(self.device):
             return budget.probe(self, self._positions())
 
