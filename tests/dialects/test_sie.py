@@ -386,6 +386,7 @@ def test_a_wrong_field(fields: dict[str, Any], param: str, headers: dict[str, st
         (errors.Overloaded("x", retry_after=3), 503, "QUEUE_FULL", "3"),
         (errors.Loading("x", retry_after=5), 503, "MODEL_LOADING", "5"),
         (errors.LoadFailed("x", cause="GATED"), 502, "MODEL_LOAD_FAILED", None),
+        (errors.LoadFailed("x", cause="DEPENDENCY"), 409, "DEPENDENCY_CONFLICT", None),
         (errors.LoadingAdapter("x", retry_after=1), 503, "LORA_LOADING", "1"),
         (errors.ModelFailed("x"), 500, "INFERENCE_ERROR", None),
         (errors.Fault("x"), 500, "INTERNAL_ERROR", None),
@@ -488,7 +489,7 @@ def test_the_bytes_of_many_rows_per_item(dtype: Dtype) -> None:
     items = tuple(Item((Text("a"),), id=str(n)) for n in lengths)
     task = Encode(items, CARD.name, dtype=dtype, kinds=("multivector",))
     card = msgspec.structs.replace(CARD, token_dims=128)
-    result = Result(card, tuple(Vectors(multivector=one) for one in rows))
+    result = Result(card, tuple(Vectors(multivector=one) for one in rows), dtype=dtype)
     reply = sie.encode_encode(Call("POST", ENCODE, headers=PACKED), task, result)
     written = [
         {

@@ -85,7 +85,8 @@ def test_encode_and_score_agree_with_sentence_transformers(sparse: Any, layout: 
 
 
 def test_dense_vectors_are_refused_by_name(sparse: Any) -> None:
-    (refused,) = answer(sparse("bert"), ("encode", {"items": DOCUMENTS}))
+    asked = {"items": DOCUMENTS, "params": {"output_types": ["dense"]}}
+    (refused,) = answer(sparse("bert"), ("encode", asked))
     assert "This model makes sparse vectors." in str(refused)
 
 

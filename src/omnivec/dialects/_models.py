@@ -58,6 +58,7 @@ class ModelEntry(TypedDict):
     pooling: str
     prompts: Annotated[list[str], Meta(description="Names that prompt_name takes.")]
     aliases: list[str]
+    adapters: Annotated[list[str], Meta(description="LoRA adapters, by name.")]
     revision: str | None
     backend: Annotated[str, Meta(description="The runtime that holds the model open.")]
     device: str
@@ -106,6 +107,7 @@ def model_entry(card: Card) -> ModelEntry:
         pooling=card.pooling,
         prompts=sorted(card.prompts),
         aliases=list(card.aliases),
+        adapters=list(card.adapters),
         revision=card.revision,
         backend=card.runtime,
         device=card.device,
