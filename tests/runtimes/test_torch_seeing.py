@@ -12,12 +12,23 @@ import torch
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.nouns import Contrast, Head, Pool, Scale
+from omnivec.families.blip2 import PLUGIN as BLIP2
+from omnivec.families.colpali import PLUGIN as COLPALI
 from omnivec.families.qwen3_vl import PLUGIN as QWEN3_VL
 from omnivec.runtimes._torch.sight import Sight, padded_patches, patches, whole
 from omnivec.runtimes._torch.workers import Workers
 from omnivec.runtimes.openvino import PLUGIN as OPENVINO
 from omnivec.runtimes.torch import PLUGIN
-from seeing import build_qwen3_vl, film, picture, qwen_tokenizer, unit
+from seeing import (
+    build_blip2,
+    build_colpali,
+    build_colqwen2,
+    build_qwen3_vl,
+    film,
+    picture,
+    qwen_tokenizer,
+    unit,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +59,33 @@ def test_workers_show_pictures_as_one_session_does(folder: Path) -> None:
     finally:
         workers.close()
     np.testing.assert_allclose(found, single.run(arrays)["output"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+@pytest.mark.parametrize(
+    ("build", "family"),
+    [
+        (build_qwen3_vl, QWEN3_VL),
+        (build_colpali, COLPALI),
+        (build_colqwen2, COLPALI),
+        (build_blip2, BLIP2),
+    ],
+)
+def test_half_numbers_see_nearly_the_same(
+    tmp_path: Path, build: Any, family: Any, dtype: str
+) -> None:
+    checkpoint = Checkpoint("tiny", build(tmp_path))
+    units = [unit(part, kinds=("multivector", "dense")) for part in (picture(60, 80), "a fox")]
+    found = {}
+    for kind in ("f32", dtype):
+        heads_of = family.graphs(checkpoint).items()
+        sessions = {name: PLUGIN.open(checkpoint, name, one, "cpu", kind) for name, one in heads_of}
+        model = family.ready(checkpoint, sessions)
+        outputs = [model.forward(model.prepare([one]))[0] for one in units]
+        found[kind] = [one.multivector if one.dense is None else one.dense for one in outputs]
+    for half, whole_ in zip(found[dtype], found["f32"], strict=True):
+        assert half.dtype == np.float32
+        np.testing.assert_allclose(half, whole_, rtol=0, atol=0.05 * np.abs(whole_).max())
 
 
 def test_a_session_survives_pictures_that_are_not_where_the_text_says(folder: Path) -> None:

@@ -111,7 +111,8 @@ def _layer(checkpoint: Checkpoint, step: Step, model: Any) -> Layer:
     device = model.device
     if isinstance(step, Contrast):
         yes, no = model.get_output_embeddings().weight[[step.yes, step.no]].float()
-        return lambda x: (x @ (yes - no))[:, None]
+        between = (yes - no)[:, None]
+        return lambda x: x @ between
     if isinstance(step, Normalize):
         return lambda x: functional.normalize(x, dim=-1, eps=NORM_FLOOR)
     if isinstance(step, Dense):
