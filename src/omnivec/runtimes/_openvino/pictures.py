@@ -79,7 +79,7 @@ def _picture(config: Mapping[str, Any], weights: Weights, scale: Scale) -> _Seen
     pixels = blocks.parameter("pixels", Type.u8, -1, side, side, CHANNELS)
     kernel = weights.take("embeddings.patch_embedding.weight", size, CHANNELS, patch, patch)
     matrix = np.ascontiguousarray(kernel.transpose(0, 2, 3, 1)).reshape(size, -1)
-    squares = _squares(pixels, across, patch)
+    squares = _squares(pixels, side, patch)
     hidden = _embed(squares, matrix, _bias(weights, size), scale)
     table = weights.take("embeddings.position_embedding.weight", None, size)
     classed = _CLASS in weights
@@ -97,14 +97,15 @@ def _picture(config: Mapping[str, Any], weights: Weights, scale: Scale) -> _Seen
     return _Seen([pixels], inputs.pack(hidden, size), inputs, Biases(), PictureFeed(side))
 
 
-def _squares(pixels: Node, across: int, patch: int) -> Node:
-    """[B, S, S, 3] to [B * across * across, patch * patch * 3]; what is over is left out."""
+def _squares(pixels: Node, side: int, patch: int) -> Node:
+    """[B, S, S, 3] to [B * n * n, patch * patch * 3], n in a row; what is over is left out."""
+    across = side // patch
     end = across * patch
-    whole = ops.slice(
-        pixels, blocks.shape(0, 0), blocks.shape(end, end), blocks.shape(1, 1), blocks.shape(1, 2)
-    )
+    if end < side:
+        ends = blocks.shape(0, 0), blocks.shape(end, end), blocks.shape(1, 1)
+        pixels = ops.slice(pixels, *ends, blocks.shape(1, 2))
     split = blocks.shape(-1, across, patch, across, patch, CHANNELS)
-    turned = ops.transpose(ops.reshape(whole, split, False), blocks.shape(0, 1, 3, 2, 4, 5))
+    turned = ops.transpose(ops.reshape(pixels, split, False), blocks.shape(0, 1, 3, 2, 4, 5))
     return ops.reshape(turned, blocks.shape(-1, patch * patch * CHANNELS), False)
 
 
