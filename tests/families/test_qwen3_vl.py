@@ -384,6 +384,16 @@ def test_each_pair_is_scored_as_transformers_does(reranker: Opened, reference: R
         close([found.value, alone.value], [1 / (1 + np.exp(-logit))] * 2)
 
 
+def test_a_query_is_seen_the_same_by_every_pair(reranker: Opened) -> None:
+    seen, moving = picture(50, 70), film(3)
+    pairs = [unit(seen, moving, other=(text,)) for text in ("a fox", "a dog")]
+    pairs.append(unit(picture(50, 70, 1), moving, other=(seen,)))
+    together = reranker.run(*pairs)
+    for found, one in zip(together, pairs, strict=True):
+        close(found.raw, reranker.run(one)[0].raw)
+    assert len({round(found.raw, 3) for found in together}) == 3
+
+
 def test_an_instruction_of_a_score_stands_as_it_is(reranker: Opened, reference: Reference) -> None:
     one = unit("a fox", other=("a dog",), instruction="Judge kindly")
     close(reranker.run(one)[0].raw, reference.score(one, "Judge kindly"))

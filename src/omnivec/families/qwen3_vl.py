@@ -10,8 +10,8 @@ those of its film: more than one a second, or more than 64, are thinned out even
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -36,7 +36,15 @@ from omnivec.core.seams import Session
 from omnivec.families._chat import Mark, Piece, Scribe, Words, sort
 from omnivec.families._files import Module, modules, part, positions, window
 from omnivec.families._pairs import relevance
-from omnivec.families._patches import Budget, Cutter, fit, join, read_cutter, read_scale
+from omnivec.families._patches import (
+    Budget,
+    Cutter,
+    Patches,
+    fit,
+    join,
+    read_cutter,
+    read_scale,
+)
 from omnivec.families._text import Prompts, pack
 
 GRAPH = "main"
@@ -104,6 +112,9 @@ class Qwen3VLFamily:
         return kind(checkpoint, sessions[GRAPH])
 
 
+Knife: TypeAlias = Callable[[Sequence[Pixels], tuple[int, int]], Patches]
+
+
 class Shown(NamedTuple):
     """What a prompt shows, in its order: pictures, and frames of videos, each with the size
     (height, width) that it is resized to; the two lie as PICTURES has them."""
@@ -136,13 +147,27 @@ class Reader:
             return [Words(NOTHING)]
         return [*pieces, Words(content.text, own=True)]
 
-    def features(self, index: int, unit: Unit, pieces: Sequence[Piece], shown: Shown) -> Features:
+    def knife(self) -> Knife:
+        """Cuts each picture once, as long as it lives: many pairs may have one query."""
+        made: dict[tuple[object, ...], Patches] = {}
+
+        def cut(frames: Sequence[Pixels], size: tuple[int, int]) -> Patches:
+            key = (*map(id, frames), size)
+            if key not in made:
+                made[key] = self._cutter.cut(frames, size)
+            return made[key]
+
+        return cut
+
+    def features(
+        self, index: int, unit: Unit, pieces: Sequence[Piece], shown: Shown, cut: Knife
+    ) -> Features:
         """Raises TooLong, which names the unit."""
         row = self._scribe.write(index, unit, pieces, self._window)
         arrays = {"input_ids": row.ids}
         for name, sights in zip(PICTURES, shown, strict=True):
             if sights:
-                patches = [self._cutter.cut(frames, size) for frames, size in sights]
+                patches = [cut(frames, size) for frames, size in sights]
                 arrays[name] = np.concatenate([one.pixels for one in patches])
                 arrays[PICTURES[name]] = np.array([one.grid for one in patches], np.int64)
         return Features(arrays=arrays, cost=len(row.ids), tokens=len(row.ids), cut=row.cut)
@@ -179,7 +204,8 @@ class Embedder:
 
     def prepare(self, units: Sequence[Unit]) -> list[Features]:
         """An instruction wins over the prompt of the role, and that over the model's own."""
-        return [self._features(index, unit) for index, unit in enumerate(units)]
+        cut = self._reader.knife()
+        return [self._features(index, unit, cut) for index, unit in enumerate(units)]
 
     def forward(self, batch: Sequence[Features], *, alone: bool = False) -> list[Output]:
         rows = self._session.run(self._reader.pack(batch), alone=alone)["output"]
@@ -188,11 +214,11 @@ class Embedder:
     def close(self) -> None:
         self._session.close()
 
-    def _features(self, index: int, unit: Unit) -> Features:
+    def _features(self, index: int, unit: Unit, cut: Knife) -> Features:
         shown = Shown([], [])
         told = unit.instruction or self._prompts.choose(unit.role) or TASK
         item = self._reader.show(unit.parts, shown, f"[{index}]")
-        return self._reader.features(index, unit, chat(sentence(told), item), shown)
+        return self._reader.features(index, unit, chat(sentence(told), item), shown, cut)
 
 
 class Reranker:
@@ -208,7 +234,8 @@ class Reranker:
 
     def prepare(self, units: Sequence[Unit]) -> list[Features]:
         """A fault of the query names `query`, of a document its unit (`[3]`)."""
-        return [self._features(index, unit) for index, unit in enumerate(units)]
+        cut = self._reader.knife()
+        return [self._features(index, unit, cut) for index, unit in enumerate(units)]
 
     def forward(self, batch: Sequence[Features], *, alone: bool = False) -> list[Output]:
         rows = self._session.run(self._reader.pack(batch), alone=alone)["output"]
@@ -217,7 +244,7 @@ class Reranker:
     def close(self) -> None:
         self._session.close()
 
-    def _features(self, index: int, unit: Unit) -> Features:
+    def _features(self, index: int, unit: Unit, cut: Knife) -> Features:
         if unit.other is None:
             raise Unsupported("This model scores pairs.", param=f"[{index}]")
         shown = Shown([], [])
@@ -227,7 +254,7 @@ class Reranker:
             Words("\n<Document>:"),
             *self._reader.show(unit.other, shown, f"[{index}]"),
         ]
-        return self._reader.features(index, unit, chat(JUDGE, asked), shown)
+        return self._reader.features(index, unit, chat(JUDGE, asked), shown, cut)
 
 
 # ── prompts ──────────────────────────────────────────────────────────────────────────────
