@@ -93,14 +93,14 @@ def test_what_is_listed_can_be_run(entry: Entry) -> None:
     if entry.extra is None:
         ours = entry.architecture in {*ARCHITECTURES, *TOWERS, *WEIGHTLESS}
         assert ours or (entry.id in STATIC and entry.architecture is None)
+        sees = entry.architecture in TOWERS
+        assert entry.card().modalities == (("text", "image") if sees else ("text",))
     else:
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
         assert entry.extra == "torch"
         assert entry.architecture not in ARCHITECTURES
         assert entry.architecture in CONFIG_MAPPING_NAMES
-    sees = entry.architecture in TOWERS
-    assert entry.card().modalities == (("text", "image") if sees else ("text",))
 
 
 @each

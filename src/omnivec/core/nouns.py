@@ -441,15 +441,24 @@ class Vocabulary(msgspec.Struct, frozen=True, tag=True):
     function: Literal["relu", "log1p_relu", "log1p_log1p_relu"]
 
 
+class Contrast(msgspec.Struct, frozen=True, tag=True):
+    """A language model's pooled states [B, H] to [B, 1]: how much greater the logit of the token
+    `yes` is than that of `no`. No other row of its head is computed."""
+
+    yes: int
+    no: int
+
+
 class Scale(msgspec.Struct, frozen=True, tag=True):
-    """A picture's channels, uint8 [.., 3], to (x * factor - mean) / std; core/heads.py."""
+    """A picture's channels, uint8 [.., 3], to (x * factor - mean) / std; core/heads.py. It comes
+    first among the steps of whatever head has one."""
 
     factor: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
-Step: TypeAlias = Pool | Dense | LayerNorm | Normalize | Vocabulary | Scale
+Step: TypeAlias = Pool | Dense | LayerNorm | Normalize | Vocabulary | Contrast | Scale
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -462,6 +471,8 @@ class Head(msgspec.Struct, frozen=True):
     kind "words": `steps` is one Vocabulary, after the architecture's own language model head.
     "output" [N] is what is not 0 of all rows; "rows" and "columns", int64 [N], say where it
     is, row after row and in each by columns.
+    kind "contrast": `steps` are a Pool and a Contrast, whose rows are of the architecture's own
+    language model head, [B, 1].
     kind "tower": a tower's own pooling and projection, one vector for each row, [B, d]. For
     pictures `steps` is one Scale, which comes before all else; for texts there are none.
 
@@ -471,6 +482,6 @@ class Head(msgspec.Struct, frozen=True):
     attended to is kept, without "NAME_mask" none is.
     """
 
-    kind: Literal["tokens", "pooled", "logits", "words", "tower"]
+    kind: Literal["tokens", "pooled", "logits", "words", "contrast", "tower"]
     steps: tuple[Step, ...] = ()
     also: Mapping[str, Head] = {}

@@ -113,6 +113,11 @@ class Session(Protocol):
         a head pools over less than it attends to `pool_mask` int64 [B, T], and the masks of
         heads of single tokens (see Head). A token that such a mask keeps is computed even where
         `attention_mask` is 0: no token sees it then, but it sees the others.
+        A text in which pictures and videos are shown comes with those of the whole batch, in the
+        order in which its rows show them: `pixel_values` uint8 [n, H, W, 3], or patch by patch
+        [P, K, 3], a patch's pixels frame by frame and row by row, with `image_grid_thw` int64
+        [n, 3]: how many patches each picture has in time, from top to bottom and from left to
+        right; and `pixel_values_videos`, `video_grid_thw` in the same way.
         Where the checkpoint has adapters `adapter` int64 [B]: each row's number, 0 for none.
         A tower of pictures takes `pixel_values` uint8 [B, H, W, 3], all of its one size; one
         for any size (NaFlex) `pixel_values` uint8 [B, N, D], a patch's D bytes row by row with

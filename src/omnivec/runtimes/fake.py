@@ -158,7 +158,7 @@ class FakeSession:
 
     def _row(self, head: Head, ids: Array) -> Floats:
         """[dims] of a pooled head, [1] of logits."""
-        if head.kind == "logits":
+        if head.kind in ("logits", "contrast"):
             return self._marred(numbers(ids, 1) * np.float32(_SPAN), ids)
         return self._marred(unit(numbers(ids, self._options.dims)), ids)
 

@@ -58,7 +58,8 @@ class OpenVINO:
     rank = 0
 
     def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:
-        del head  # all of them are built here
+        if head.kind == "contrast":
+            return "the openvino runtime does not compare two words' logits; use --runtime torch"
         checkpoint = checkpoint.part(graph)
         if device not in ("auto", "cpu"):
             return f"the openvino runtime runs on the CPU, not on {device!r}; use --device cpu"

@@ -11,18 +11,21 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.heads import named, of_tokens
-from omnivec.core.nouns import Array, Head, Vocabulary
+from omnivec.core.heads import PICTURES, named, of_tokens
+from omnivec.core.nouns import Array, Head, Scale, Vocabulary
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import architectures, attention, budget, heads
 from omnivec.runtimes._torch.bridge import Bridge
 from omnivec.runtimes._torch.loading import load
 from omnivec.runtimes._torch.lora import Adapters
 from omnivec.runtimes._torch.packing import Packing
+from omnivec.runtimes._torch.sight import Sight
 
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
 
 CPU_COST = 1024
+GPU_COST = 16384
+"""Of a tower for pictures, whose sizes are not known here."""
 
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
@@ -46,22 +49,27 @@ class TorchSession:
         self._torch = torch
         self._logits = head.kind == "logits"
         self._packed = architectures.find(checkpoint.architecture)
+        self._manner = architectures.manner(checkpoint.architecture, head)
         self.padding = float(self._packed is None)
-        self._model = load(
+        model = load(
             checkpoint,
             getattr(torch, _DTYPES[dtype]),
-            kind=head.kind,
+            head,
             attention=attention.register() if self._packed else None,
         ).to(device)
-        self._rows = _table_rows(self._model.base_model)
-        self._accepts = set(inspect.signature(self._model.forward).parameters)
         self._step = next((step for step in head.steps if isinstance(step, Vocabulary)), None)
         self._of_tokens = of_tokens(head)
         self._heads = {
-            name: heads.build(checkpoint, name, one, device)
+            name: heads.build(checkpoint, name, one, model)
             for name, one in named(head).items()
             if one.kind not in ("logits", "words")
         }
+        # of a language model's head two rows are wanted, and they are taken by now
+        self._model = model.base_model if head.kind == "contrast" else model
+        scale = next((step for step in head.steps if isinstance(step, Scale)), None)
+        self._sight = None if scale is None else Sight(scale, self._manner.lay, self._model)
+        self._rows = _table_rows(self._model.base_model)
+        self._accepts = self._manner.told | set(inspect.signature(self._model.forward).parameters)
         self._adapters = Adapters(self._model, checkpoint.adapters)
         self._queueing = threading.Lock()
         self.batch_cost = self._budget()
@@ -137,11 +145,11 @@ class TorchSession:
     def _run_padded(self, arrays: Mapping[str, Array], packing: Packing) -> dict[str, Tensor]:
         """Logits, or the heads of the hidden states. `position_ids` are the model's own to
         make: it counts them from the mask or the padding as its architecture does."""
-        output = self._model(**self._feed(arrays), **self._told())
+        fed = {**self._feed(arrays), **self._told()}
         if self._logits:
-            return {"output": output.logits}
-        states = output.last_hidden_state.flatten(0, 1)[self._move(packing.places)]
-        return self._project(states, packing)
+            return {"output": self._model(**fed).logits}
+        states = self._manner.states(self._model, fed).flatten(0, 1)
+        return self._project(states[self._move(packing.places)], packing)
 
     def _feed(self, arrays: Mapping[str, Array], without: Sequence[str] = ()) -> dict[str, Tensor]:
         """What the model takes of the arrays, on the device. Raises ValueError for a number
@@ -152,7 +160,14 @@ class TorchSession:
             if rows is not None and not (array.min() >= 0 and array.max() < rows):
                 raise ValueError(f"{name} are 0 to {rows - 1} here")
             fed[name] = self._move(array)
+            if name in PICTURES:
+                fed[name] = self._show(fed[name], arrays.get(PICTURES[name]))
         return fed
+
+    def _show(self, pixels: Tensor, grids: Array | None) -> Tensor:
+        if self._sight is None:
+            raise ValueError("this head has no scale for pictures")
+        return self._sight.show(pixels, grids)
 
     def _told(self) -> dict[str, bool]:
         """A decoder would keep keys and values for a next token that never comes."""
@@ -173,6 +188,8 @@ class TorchSession:
     def _budget(self) -> int:
         if not self.device.startswith("cuda"):
             return CPU_COST
+        if "input_ids" not in self._accepts:  # what it sees is not to be guessed
+            return GPU_COST
         with self._torch.cuda.device(self.device):
             return budget.probe(self, self._positions())
 

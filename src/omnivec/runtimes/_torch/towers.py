@@ -43,7 +43,7 @@ class TowerSession:
         self.padding = 1.0 if self._scale is None else 0.0
         self.batch_cost = GPU_COST if device.startswith("cuda") else CPU_COST
         kind = getattr(torch, _DTYPES[dtype])
-        model = load(checkpoint, kind, kind=head.kind, attention=None)
+        model = load(checkpoint, kind, head, attention=None)
         for name in _TEXT if self._scale else _IMAGE:
             if hasattr(model, name):
                 setattr(model, name, None)
