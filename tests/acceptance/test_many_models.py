@@ -149,7 +149,8 @@ def server(made: list[Made]) -> Iterator[tuple[live.Server, float]]:
     with live.serve(*names, "--lazy", "--admin-key", "admin") as first:
         size = shown(first.url)[0]["memory"]
     budget = ROOM * size + 1000
-    arguments = ("--lazy", "--admin-key", "admin", "--memory", f"{budget}B")
+    # a busy machine takes seconds for each of the models that wait for their turn
+    arguments = ("--lazy", "--admin-key", "admin", "--memory", f"{budget}B", "--load-wait", "120")
     with live.serve(*names, *arguments) as running:
         yield running, budget
 
