@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from omnivec.core.nouns import Array, Dense, Floats, Head, LayerNorm, Normalize, Pool, Vocabulary
+from omnivec.core.nouns import (
+    Array,
+    Contrast,
+    Dense,
+    Floats,
+    Head,
+    LayerNorm,
+    Normalize,
+    Pool,
+    Vocabulary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
 Files: TypeAlias = "Mapping[str, Mapping[str, Array]]"
 Mode: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
 
+OUTPUT = "lm_head.weight"  # a language model's output embeddings, [V, H]
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default; the files do not carry it
 NORM_FLOOR = 1e-12  # torch.nn.functional.normalize's
 MASK_FLOOR = 1e-9  # sentence-transformers' Pooling's
@@ -64,9 +75,10 @@ def apply(
 ) -> Floats:
     """The head of hidden states [B, T, H] under mask [B, T]: [B, d], or of tokens [K, d].
 
-    `weights` are tensors by file, then by name. `pool_mask` [B, T] says which of the unmasked
-    tokens are pooled (sentence-transformers' `include_prompt: false`) and `output_mask` [B, T]
-    which tokens a head of kind "tokens" keeps; None means all that are attended to.
+    `weights` are tensors by file, then by name; a Contrast's is OUTPUT of the file "".
+    `pool_mask` [B, T] says which of the unmasked tokens are pooled (sentence-transformers'
+    `include_prompt: false`) and `output_mask` [B, T] which tokens a head of kind "tokens"
+    keeps; None means all that are attended to.
     Raises ValueError for kinds "logits" and "words", which begin with the architecture's own.
     """
     if head.kind in ("logits", "words"):
@@ -106,7 +118,21 @@ def activation(name: str) -> str:
     return short
 
 
-def _project(step: Dense | LayerNorm | Normalize, x: Array, weights: Files) -> Array:
+def ids_of(step: Contrast) -> list[int]:
+    """The tokens that it reads the output embeddings of: `plus`, and `minus` where there is one."""
+    return [step.plus] if step.minus is None else [step.plus, step.minus]
+
+
+def contrast(rows: Floats) -> Floats:
+    """The one vector [H] that a Contrast multiplies with, of its output embeddings [1 or 2, H]:
+    `plus`, or `plus` and `minus`."""
+    return np.asarray(rows[0] if len(rows) == 1 else rows[0] - rows[1], np.float32)
+
+
+def _project(step: Dense | LayerNorm | Normalize | Contrast, x: Array, weights: Files) -> Array:
+    if isinstance(step, Contrast):
+        table = weights[""][OUTPUT]
+        return np.asarray(x @ contrast(table[ids_of(step)].astype(np.float32)))[:, None]
     if isinstance(step, Dense):
         return _dense(x, weights[step.file], ACTIVATIONS[activation(step.activation)])
     if isinstance(step, LayerNorm):

@@ -25,7 +25,7 @@ from omnivec.core import heads
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.machine import installed
 from omnivec.core.seams import SessionLost
-from omnivec.runtimes._openvino.limits import reason
+from omnivec.runtimes._openvino.limits import ARCHITECTURES, DECODER, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from omnivec.core.nouns import Accelerator, Array, Head
     from omnivec.core.seams import Session
     from omnivec.runtimes._openvino.blocks import Encoded
+    from omnivec.runtimes._openvino.weights import Weights
 
 BATCH_TOKENS = 1024
 BATCH_WORDS = 512
@@ -42,8 +43,8 @@ SMALL = 512 * 2**20
 """Bytes of weights up to which a model is held twice, for throughput and for latency; larger
 ones up to one PART of the memory that there is."""
 PART = 8
-FLOAT = 4  # bytes of a weight in most files
-PACKED = {"f32": 1.0, "bf16": 0.5, "int8": 0.25}  # of the file's size, in a graph
+STORED = {"bfloat16": 2, "float16": 2}  # bytes of a weight in a file; 4 in most
+PACKED = {"f32": 4, "bf16": 2, "int8": 1}  # and in a graph
 SPARE = 1.2
 SCRATCH = 48_000_000  # bytes: a graph's kernels and what a batch passes through it
 TOGETHER = 64  # activations that int8 rounds with one scale (docs/experiments.md)
@@ -81,10 +82,11 @@ class OpenVINO:
         core = load().Core()
         graphs = importlib.import_module("omnivec.runtimes._openvino.graphs")
         model, encoded, weights = graphs.build(checkpoint, head, int8=chosen == "int8")
-        streams = cores()
+        streams = parallel(checkpoint)
         try:
             compiled = core.compile_model(model, "CPU", _wishes(chosen, streams))
             session = OpenVINOSession(compiled, encoded, head, streams, chosen)
+            session.weights = weights
             if head.kind == "words":
                 session.batch_cost = BATCH_WORDS
             session.run(_few_tokens(encoded))  # packs the weights
@@ -101,14 +103,18 @@ class OpenVINO:
         return session
 
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
-        """Measured on three shapes (docs/experiments.md): each graph packs the matrices anew,
-        the word embeddings stay in the file."""
+        """Measured on several shapes (docs/experiments.md): each graph packs the matrices anew,
+        the embeddings stay in the file. Half precision that must be widened is packed twice,
+        once for few tokens and once for many."""
         checkpoint = checkpoint.part(graph)
-        size, config = checkpoint.size(), checkpoint.config
-        words = config.get("vocab_size", 0) * config.get("hidden_size", 0) * FLOAT
+        config, each = checkpoint.config, _stored(checkpoint)
+        count = checkpoint.size() // each
+        words = config.get("vocab_size", 0) * config.get("hidden_size", 0) * _tables(checkpoint)
         chosen = precision(dtype, checkpoint.name)
-        packed = max(size - words, size // 4) * PACKED[chosen] * (1 + is_wide(checkpoint, cores()))
-        return int(SCRATCH + SPARE * packed)
+        copies = 1 + is_wide(checkpoint, parallel(checkpoint))
+        if chosen == "f32" and each != PACKED[chosen]:
+            copies *= 2
+        return int(SCRATCH + SPARE * max(count - words, count // 4) * PACKED[chosen] * copies)
 
     def describe(self, session: Session) -> tuple[str, str]:
         return "cpu", session.dtype if isinstance(session, OpenVINOSession) else ""
@@ -135,6 +141,7 @@ class OpenVINOSession:
 
     padding = 0.2  # of attention alone, which is about this share of a layer
     batch_cost = BATCH_TOKENS
+    weights: Weights | None = None  # whose memory the graph shares
 
     def __init__(
         self, compiled: Any, encoded: Encoded, head: Head, streams: int, dtype: str
@@ -233,6 +240,25 @@ class OpenVINOSession:
         columns = tokens % ids.shape[1]
         if limits.positions is not None and columns.max() >= limits.positions:
             raise ValueError(f"a row is longer than {limits.positions} tokens")
+
+
+def parallel(checkpoint: Checkpoint) -> int:
+    """How many batches run at once. A large decoder has one at a time, on all cores: with
+    matrices of that size this is as fast, and a text alone waits for one core no longer."""
+    heavy = checkpoint.size() > SMALL and ARCHITECTURES[checkpoint.architecture] == DECODER
+    return 1 if heavy else cores()
+
+
+def _stored(checkpoint: Checkpoint) -> int:
+    config = checkpoint.config
+    return STORED.get(str(config.get("dtype", config.get("torch_dtype"))), 4)
+
+
+def _tables(checkpoint: Checkpoint) -> int:
+    """How many tables of embeddings a file has: a language model's output may be its own."""
+    named = str((checkpoint.config.get("architectures") or [""])[0])
+    tied = checkpoint.config.get("tie_word_embeddings", True)
+    return 1 if tied or not named.endswith("ForCausalLM") else 2
 
 
 def is_wide(checkpoint: Checkpoint, streams: int) -> bool:

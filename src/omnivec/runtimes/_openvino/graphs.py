@@ -12,8 +12,8 @@ from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.runtimes._openvino import lora, words
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
-from omnivec.runtimes._openvino.heads import first_place, project, reads_first
-from omnivec.runtimes._openvino.limits import ARCHITECTURES
+from omnivec.runtimes._openvino.heads import first_place, last_place, project, reads_one
+from omnivec.runtimes._openvino.limits import ARCHITECTURES, DECODER
 from omnivec.runtimes._openvino.weights import Weights
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def build(
         updates = lora.updates(weights, checkpoint.adapters, given[-1], inputs)
         body, top = body.adapted(updates), top.adapted(updates)
     try:
-        chosen = first_place(inputs) if reads_first(head, checkpoint.config) else None
-        inputs = inputs._replace(chosen=chosen)
+        inputs = inputs._replace(chosen=_chosen(head, checkpoint, inputs))
         encoded = architecture.encode(checkpoint.config, body, inputs)
         outputs = _outputs(architecture, checkpoint, head, encoded, top, inputs)
     except (KeyError, TypeError, ZeroDivisionError) as error:
@@ -53,6 +52,17 @@ def build(
     results = [_result(name, output) for name, output in outputs.items()]
     model = Model(results, given, checkpoint.architecture)
     return model, encoded._replace(hidden=None, adapters=len(checkpoint.adapters)), weights
+
+
+def _chosen(head: Head, checkpoint: Checkpoint, inputs: Inputs) -> Any | None:
+    """The one token of each row that is read, where no other is."""
+    decoder = ARCHITECTURES[checkpoint.architecture] == DECODER
+    if not reads_one(head, checkpoint.config, decoder=decoder):
+        return None
+    if not decoder:
+        return first_place(inputs)
+    padding = checkpoint.config.get("pad_token_id") if head.kind == "logits" else None
+    return last_place(inputs, padding)
 
 
 INPUTS = ("ids", "mask", "segments", "pooled", "tokens", "places")  # of blocks.Inputs
@@ -81,7 +91,7 @@ def _outputs(
         elif one.kind == "words":
             outputs |= words.find(encoded, one, config, weights, inputs, architecture.ANCHOR)
         else:
-            outputs[name] = project(encoded, name, one, inputs, checkpoint)
+            outputs[name] = project(encoded, name, one, inputs, checkpoint, weights)
     return outputs
 
 

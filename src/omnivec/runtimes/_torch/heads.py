@@ -6,8 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.heads import LAYER_NORM_EPSILON, NORM_FLOOR, activation
-from omnivec.core.nouns import Array, Dense, Head, LayerNorm, Normalize, Pool, Step, Vocabulary
+from omnivec.core.heads import LAYER_NORM_EPSILON, NORM_FLOOR, activation, contrast, ids_of
+from omnivec.core.nouns import (
+    Array,
+    Contrast,
+    Dense,
+    Head,
+    LayerNorm,
+    Normalize,
+    Pool,
+    Step,
+    Vocabulary,
+)
+from omnivec.core.tensors import output_rows
 from omnivec.runtimes._torch.loading import state
 from omnivec.runtimes._torch.packing import Packing
 
@@ -106,6 +117,9 @@ def _layer(checkpoint: Checkpoint, step: Step, device: str) -> Layer:
         weights = _weights(checkpoint, step.file, device, "norm.weight", "norm.bias")
         scale, shift = weights["norm.weight"], weights["norm.bias"]
         return lambda x: functional.layer_norm(x, scale.shape, scale, shift, LAYER_NORM_EPSILON)
+    if isinstance(step, Contrast):
+        row = torch.from_numpy(contrast(output_rows(checkpoint, ids_of(step)))).to(device)
+        return lambda x: (x @ row)[:, None]
     raise ValueError(f"a {type(step).__name__} step comes first or not at all")
 
 
