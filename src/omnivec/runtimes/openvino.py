@@ -23,9 +23,9 @@ import numpy as np
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.machine import installed
 from omnivec.core.seams import SessionLost
-from omnivec.runtimes._openvino.limits import ARCHITECTURES, DECODER, reason
+from omnivec.runtimes._openvino.footprint import is_wide, parallel, weigh
+from omnivec.runtimes._openvino.limits import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,14 +39,6 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 1024
 BATCH_WORDS = 512
 """Where a vocabulary's logits follow: the longer the batch, the more of them there are."""
-SMALL = 512 * 2**20
-"""Bytes of weights up to which a model is held twice, for throughput and for latency; larger
-ones up to one PART of the memory that there is."""
-PART = 8
-STORED = {"bfloat16": 2, "float16": 2}  # bytes of a weight in a file; 4 in most
-PACKED = {"f32": 4, "bf16": 2, "int8": 1}  # and in a graph
-SPARE = 1.2
-SCRATCH = 48_000_000  # bytes: a graph's kernels and what a batch passes through it
 TOGETHER = 64  # activations that int8 rounds with one scale (docs/experiments.md)
 WORTH = 4  # lone batches before a second graph is opened for them
 KERNELS = 256  # kept for each stream; without an end, each new shape costs 1 MB for good
@@ -82,7 +74,7 @@ class OpenVINO:
         core = load().Core()
         graphs = importlib.import_module("omnivec.runtimes._openvino.graphs")
         model, encoded, weights = graphs.build(checkpoint, head, int8=chosen == "int8")
-        streams = parallel(checkpoint)
+        streams = parallel(checkpoint, cores())
         try:
             compiled = core.compile_model(model, "CPU", _wishes(chosen, streams))
             session = OpenVINOSession(compiled, encoded, head, streams, chosen)
@@ -103,18 +95,8 @@ class OpenVINO:
         return session
 
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
-        """Measured on several shapes (docs/experiments.md): each graph packs the matrices anew,
-        the embeddings stay in the file. Half precision that must be widened is packed twice,
-        once for few tokens and once for many."""
         checkpoint = checkpoint.part(graph)
-        config, each = checkpoint.config, _stored(checkpoint)
-        count = checkpoint.size() // each
-        words = config.get("vocab_size", 0) * config.get("hidden_size", 0) * _tables(checkpoint)
-        chosen = precision(dtype, checkpoint.name)
-        copies = 1 + is_wide(checkpoint, parallel(checkpoint))
-        if chosen == "f32" and each != PACKED[chosen]:
-            copies *= 2
-        return int(SCRATCH + SPARE * max(count - words, count // 4) * PACKED[chosen] * copies)
+        return weigh(checkpoint, cores(), precision(dtype, checkpoint.name))
 
     def describe(self, session: Session) -> tuple[str, str]:
         return "cpu", session.dtype if isinstance(session, OpenVINOSession) else ""
@@ -240,30 +222,6 @@ class OpenVINOSession:
         columns = tokens % ids.shape[1]
         if limits.positions is not None and columns.max() >= limits.positions:
             raise ValueError(f"a row is longer than {limits.positions} tokens")
-
-
-def parallel(checkpoint: Checkpoint) -> int:
-    """How many batches run at once. A large decoder has one at a time, on all cores: with
-    matrices of that size this is as fast, and a text alone waits for one core no longer."""
-    heavy = checkpoint.size() > SMALL and ARCHITECTURES[checkpoint.architecture] == DECODER
-    return 1 if heavy else cores()
-
-
-def _stored(checkpoint: Checkpoint) -> int:
-    config = checkpoint.config
-    return STORED.get(str(config.get("dtype", config.get("torch_dtype"))), 4)
-
-
-def _tables(checkpoint: Checkpoint) -> int:
-    """How many tables of embeddings a file has: a language model's output may be its own."""
-    named = str((checkpoint.config.get("architectures") or [""])[0])
-    tied = checkpoint.config.get("tie_word_embeddings", True)
-    return 1 if tied or not named.endswith("ForCausalLM") else 2
-
-
-def is_wide(checkpoint: Checkpoint, streams: int) -> bool:
-    """Whether it is held a second time, for one batch on all cores."""
-    return streams > 1 and checkpoint.size() <= max(SMALL, installed() // PART)
 
 
 def _wishes(dtype: str, streams: int) -> dict[str, Any]:
