@@ -21,6 +21,10 @@ __all__ = ["DECODERS", "END", "build_decoder", "edit", "save_tokenizer"]
 END = "<|endoftext|>"
 SPECIALS = (END, "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 WORDS = ("yes", "no", "1", "0", "Yes")
+PIECES = (  # as transformers' class for Qwen2 has it, whatever tokenizer.json says
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 DECODERS = {"qwen3": "Qwen3", "qwen2": "Qwen2", "mistral": "Mistral", "llama": "Llama"}
 
 # Four heads of queries on two of keys; a head's size is not the hidden size by their number.
@@ -59,6 +63,8 @@ def build_decoder(
     told |= {"bos_token_id": None, "eos_token_id": tokens.pad_token_id}
     told |= {"head_dim": 16} if kind in ("qwen3", "mistral") else {}
     model = _model(DECODERS[kind], ending, {**told, **(config or {})}, seed)
+    with torch.no_grad():  # torch leaves the padding's at 0, and it is what ends a text
+        model.get_input_embeddings().weight[tokens.pad_token_id].normal_(0, 0.3)
     model.to(getattr(torch, dtype)).save_pretrained(folder)
     if modules and ending == "Model":
         steps = [("Pooling", _pooling(["last"], told["hidden_size"], True, "old"), {})]
@@ -73,11 +79,26 @@ def build_decoder(
 
 def save_tokenizer(folder: Path, *, ends: bool, side: str, longest: int) -> Any:
     """Bytes and merges, as Qwen's; each of WORDS is one token."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import (
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.normalizer = normalizers.NFC()
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
