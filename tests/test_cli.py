@@ -278,11 +278,12 @@ def test_models_fit_a_terminal_and_say_what_they_make(elsewhere: Path) -> None:
     assert rows["BAAI/bge-m3"] == ["dense", "sparse", "multi", "8192", "known"]
     assert rows["naver/splade-v3"] == ["sparse", "30522", "512", "known"]
     assert rows["BAAI/bge-reranker-v2-m3"] == ["scores", "8192", "known"]
-    assert rows["Qwen/Qwen3-Embedding-0.6B"] == ["dense", "1024", "32768", "later"]
+    assert rows["Qwen/Qwen3-Embedding-0.6B"] == ["dense", "1024", "8192", "known"]
+    assert rows["google/embeddinggemma-300m"] == ["dense", "768", "2048", "later"]
     told = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
     assert told["BAAI/bge-m3"]["kinds"] == ["dense", "sparse", "multivector"]
     assert told["BAAI/bge-m3"]["tasks"] == ["encode", "score"]
-    assert "Qwen/Qwen3-Embedding-0.6B" not in told
+    assert "google/embeddinggemma-300m" not in told
 
 
 def test_a_wrong_catalogue_is_told_like_a_wrong_setting(elsewhere: Path) -> None:

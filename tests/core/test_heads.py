@@ -15,7 +15,7 @@ from omnivec.core.heads import (
     pool,
     words,
 )
-from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool, Vocabulary
+from omnivec.core.nouns import Contrast, Dense, Head, LayerNorm, Normalize, Pool, Vocabulary
 
 NAMES = {"mean_sqrt_len": "mean_sqrt_len_tokens", "last": "lasttoken"}
 MODES = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "last")
@@ -184,3 +184,14 @@ def test_words_of_a_row_that_keeps_none_are_zero():
         ours = words(Vocabulary(mode, "relu"), hidden_states(), mask)
         assert not ours[0].any()
         np.testing.assert_array_equal(ours[1], np.maximum(hidden_states()[1, 0], 0))
+
+
+@pytest.mark.parametrize("minus", [None, 2])
+def test_a_contrast_is_the_difference_of_two_logits(minus):
+    hidden, mask = hidden_states(), np.ones(hidden_states().shape[:2], np.int64)
+    table = np.random.default_rng(5).standard_normal((6, hidden.shape[-1])).astype(np.float32)
+    head = Head("pooled", (Pool(("last",)), Contrast(4, minus)))
+    logits = hidden[:, -1] @ table.T
+    expected = logits[:, [4]] - (0 if minus is None else logits[:, [minus]])
+    got = apply(head, hidden, mask, {"": {"lm_head.weight": table}})
+    np.testing.assert_allclose(got, expected, atol=1e-5)

@@ -136,6 +136,7 @@ def test_each_kind_of_model_is_there() -> None:
 def test_sisters_of_one_family_share_what_their_repositories_do_not_say() -> None:
     for beginning in ("BAAI/bge-", "intfloat/e5-", "nomic-ai/"):
         sisters = [one for one in LISTED if one.id.startswith(beginning) and one.prompts]
+        sisters = [one for one in sisters if one.architecture != "mistral"]  # e5 in name only
         assert len(sisters) > 1
         assert len({one.pooling for one in sisters}) == 1
     bge = [one for one in ENTRIES if one.prompts and one.id.startswith("BAAI/bge-")]

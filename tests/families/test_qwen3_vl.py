@@ -446,7 +446,7 @@ def test_modules_say_which_of_the_two_it_is(folder: Path, tmp_path: Path) -> Non
     (copy / "1_LogitScore").mkdir()
     write_json(copy / "1_LogitScore", config={"true_token_id": 3, "false_token_id": 9})
     (_, _, contrast) = PLUGIN.graphs(Checkpoint("tiny", copy))["main"].steps
-    assert (contrast.yes, contrast.no) == (3, 9)
+    assert (contrast.plus, contrast.minus) == (3, 9)
     _modules(copy, "Transformer", "Dense")
     with pytest.raises(CheckpointError, match="Dense"):
         PLUGIN.card(Checkpoint("tiny", copy))

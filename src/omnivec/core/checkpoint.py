@@ -32,8 +32,8 @@ class Checkpoint:
     """The folder `folder` that holds the model called `name`.
 
     `overrides` come from the model catalogue and win over what the files say: `prompts`,
-    `hypothesis_template`, `pooling`, `max_tokens`. With `pickle` the weights may lie in
-    `pytorch_model.bin`, whose tensors are read without unpickling (core/torchfile.py).
+    `hypothesis_template`, `judgement`, `pooling`, `max_tokens`. With `pickle` the weights may
+    lie in `pytorch_model.bin`, whose tensors are read without unpickling (core/torchfile.py).
     `options` are a test model's (`fake:dims=8`). `adapters` can be put on it: sessions know
     them by their numbers, from 1 on.
     """

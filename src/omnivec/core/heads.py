@@ -38,6 +38,7 @@ PICTURES: Mapping[str, str] = {
 }
 """What a batch of texts with pictures and videos has of them, and of the sizes of each: arrays
 whose first axis is not the batch's."""
+OUTPUT = "lm_head.weight"  # a language model's output embeddings, [V, H]
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default; the files do not carry it
 NORM_FLOOR = 1e-12  # torch.nn.functional.normalize's
 MASK_FLOOR = 1e-9  # sentence-transformers' Pooling's
@@ -81,9 +82,10 @@ def apply(
 ) -> Floats:
     """The head of hidden states [B, T, H] under mask [B, T]: [B, d], or of tokens [K, d].
 
-    `weights` are tensors by file, then by name. `pool_mask` [B, T] says which of the unmasked
-    tokens are pooled (sentence-transformers' `include_prompt: false`) and `output_mask` [B, T]
-    which tokens a head of kind "tokens" keeps; None means all that are attended to.
+    `weights` are tensors by file, then by name; a Contrast's is OUTPUT of the file "".
+    `pool_mask` [B, T] says which of the unmasked tokens are pooled (sentence-transformers'
+    `include_prompt: false`) and `output_mask` [B, T] which tokens a head of kind "tokens"
+    keeps; None means all that are attended to.
     Raises ValueError for kinds "logits", "words", "contrast" and "tower", which need what is the
     architecture's own.
     """
@@ -95,7 +97,7 @@ def apply(
     for step in head.steps:
         if isinstance(step, Pool):
             x = pool(step, x, mask, mask if pool_mask is None else pool_mask)
-        elif not isinstance(step, Vocabulary | Contrast | Scale):
+        elif not isinstance(step, Vocabulary | Scale):
             x = _project(step, x, weights)
     return x
 
@@ -131,7 +133,21 @@ def activation(name: str) -> str:
     return short
 
 
-def _project(step: Dense | LayerNorm | Normalize, x: Array, weights: Files) -> Array:
+def ids_of(step: Contrast) -> list[int]:
+    """The tokens that it reads the output embeddings of: `plus`, and `minus` where there is one."""
+    return [step.plus] if step.minus is None else [step.plus, step.minus]
+
+
+def contrast(rows: Floats) -> Floats:
+    """The one vector [H] that a Contrast multiplies with, of its output embeddings [1 or 2, H]:
+    `plus`, or `plus` and `minus`."""
+    return np.asarray(rows[0] if len(rows) == 1 else rows[0] - rows[1], np.float32)
+
+
+def _project(step: Dense | LayerNorm | Normalize | Contrast, x: Array, weights: Files) -> Array:
+    if isinstance(step, Contrast):
+        table = weights[""][OUTPUT]
+        return np.asarray(x @ contrast(table[ids_of(step)].astype(np.float32)))[:, None]
     if isinstance(step, Dense):
         return _dense(x, weights[step.file], ACTIVATIONS[activation(step.activation)])
     if isinstance(step, LayerNorm):

@@ -442,11 +442,12 @@ class Vocabulary(msgspec.Struct, frozen=True, tag=True):
 
 
 class Contrast(msgspec.Struct, frozen=True, tag=True):
-    """A language model's pooled states [B, H] to [B, 1]: how much greater the logit of the token
-    `yes` is than that of `no`. No other row of its head is computed."""
+    """x [B, H] to what a causal language model would answer of two words, [B, 1]: the logit of
+    token `plus` less that of token `minus` (None: that of `plus` alone). One product with the
+    difference of two rows of the output embeddings, where all logits are 150,000."""
 
-    yes: int
-    no: int
+    plus: int
+    minus: int | None = None
 
 
 class Scale(msgspec.Struct, frozen=True, tag=True):
@@ -464,7 +465,8 @@ Step: TypeAlias = Pool | Dense | LayerNorm | Normalize | Vocabulary | Contrast |
 class Head(msgspec.Struct, frozen=True):
     """A graph's last steps, named and not coded, so that each runtime does them on the device.
 
-    kind "pooled": `steps` begins with a Pool; one vector for each row, [B, d].
+    kind "pooled": `steps` begins with a Pool; one vector for each row, [B, d]. A Contrast comes
+    right after it and is the last step.
     kind "tokens": `steps` (no Pool among them) over single tokens' hidden states, [K, d]: those
     of the K tokens that a mask keeps, row after row, so that no padding is computed or leaves.
     kind "logits": the architecture's own classification head, [B, labels]; no steps.

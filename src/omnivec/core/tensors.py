@@ -11,6 +11,7 @@ numpy reader refuses it.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,8 @@ import msgspec
 import numpy as np
 
 from omnivec.core import torchfile
-from omnivec.core.checkpoint import CheckpointError
+from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.core.heads import OUTPUT
 from omnivec.core.nouns import Array, Floats
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -32,6 +34,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+INPUT = "embed_tokens.weight"
 _LENGTH = 8  # bytes that tell the length of the header
 _LONGEST_HEADER = 100_000_000  # bytes, as in the format's own reader
 
@@ -81,6 +84,29 @@ def open_file(name: str, file: Path) -> tuple[mmap.mmap, dict[str, Tensor]]:
         key: Tensor(file, _stored(name, file, data, entry), entry.dtype)
         for key, entry in entries.items()
     }
+
+
+def output_rows(checkpoint: Checkpoint, ids: Sequence[int]) -> Floats:
+    """The output embeddings of some tokens, [len(ids), H]; those of the input where the model
+    ties them, or where its files have no others and config.json does not say. Only these rows
+    are read. Raises CheckpointError."""
+    found: dict[str, Tensor] = {}
+    for file in checkpoint.weights():
+        found |= open_file(checkpoint.name, file)[1]
+    tied = checkpoint.config.get("tie_word_embeddings")
+    own = any(key.endswith(OUTPUT) for key in found)
+    wanted = INPUT if tied or (tied is None and not own) else OUTPUT
+    table = next((one for key, one in found.items() if key.endswith(wanted)), None)
+    if table is None or len(table.shape) != 2:  # noqa: PLR2004 - a matrix
+        raise CheckpointError(
+            f"{checkpoint.name}: the weights have no {wanted}, so that no word's logit can be "
+            "told; download the model again"
+        )
+    if not all(0 <= one < table.shape[0] for one in ids):
+        raise CheckpointError(
+            f"{checkpoint.name}: its answers are tokens {ids}, and it has {table.shape[0]}"
+        )
+    return table._replace(stored=table.stored[list(ids)]).floats()
 
 
 def _header(name: str, file: Path, content: Array) -> tuple[dict[str, _Entry], int]:

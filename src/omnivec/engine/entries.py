@@ -31,7 +31,7 @@ KINDS: tuple[Kind, ...] = ("dense", "sparse", "multivector")
 _TASKS = {"encode": ("encode", "score"), "score": ("score",), "extract": ("extract",)}
 _SCORING: Mapping[Kind, str] = {"dense": "cosine", "sparse": "dot", "multivector": "maxsim"}
 _INSTRUCT = re.compile(r"Instruct: ?.*\nQuery: ?", re.DOTALL)
-_WINS = ("prompts", "hypothesis_template", "pooling", "max_tokens", "pickle")
+_WINS = ("prompts", "hypothesis_template", "judgement", "pooling", "max_tokens", "pickle")
 
 
 class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,7 +74,8 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """None means that nothing is said.
 
     Most are for lists, where a model is not loaded: what its own files say is asked when they
-    are there. `prompts`, `hypothesis_template`, `pooling` and `max_tokens` win over the files.
+    are there. `prompts`, `hypothesis_template`, `judgement`, `pooling` and `max_tokens` win over
+    the files. `judgement` is the prompt of a reranker that is a language model, by its name.
     `zero_shot` models classify by labels of the request. `architecture` is config.json's
     `model_type`, `tokens` how long an input may be, `extra` what must be installed for it.
     `pickle`: the weights are only there as pytorch_model.bin. `folder` holds the model's files,
@@ -95,6 +96,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     unserved: str | None = None
     prompts: dict[str, str] | None = None
     hypothesis_template: str | None = None
+    judgement: Literal["qwen3-reranker", "mxbai-rerank-v2"] | None = None
     pooling: str | None = None
     max_tokens: Count | None = None
     pickle: bool | None = None

@@ -10,7 +10,8 @@ import numpy as np
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.nouns import Array, Unit
 from omnivec.families._files import positions, segments, vocabulary, window
-from omnivec.families._text import Frame, Tokeniser, limit, read, refuse
+from omnivec.families._frames import Frame
+from omnivec.families._text import Tokeniser, limit, read, refuse
 
 
 class Way(NamedTuple):

@@ -18,6 +18,7 @@ from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import BadRequest, TooLong, Unsupported
 from omnivec.core.nouns import Array, Features, Loaded, Text, Tokens
 from omnivec.families._files import Module, settings, tokenizer_settings
+from omnivec.families._frames import frame
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -151,30 +152,6 @@ def refuse(window: int, param: str, what: str = "The input is") -> TooLong:
 # ── tokens ───────────────────────────────────────────────────────────────────────────────
 
 
-class Frame(NamedTuple):
-    """The special tokens around a text, or around and between two, and the segments' numbers.
-
-    `types` are those of the tokens before, the first text, the tokens between, the second
-    text and the tokens after.
-    """
-
-    before: list[int]
-    between: list[int]
-    after: list[int]
-    types: tuple[list[int], int, list[int], int, list[int]]
-
-    @property
-    def size(self) -> int:
-        return len(self.before) + len(self.between) + len(self.after)
-
-    def ids(self, first: list[int], second: Sequence[int] = ()) -> Array:
-        return np.array([*self.before, *first, *self.between, *second, *self.after], np.int64)
-
-    def segments(self, first: int, second: int) -> Array:
-        before, one, between, two, after = self.types
-        return np.array([*before, *[one] * first, *between, *[two] * second, *after], np.int64)
-
-
 class Ids(NamedTuple):
     """A text's tokens without special ones. `more`: the text goes on after them."""
 
@@ -192,8 +169,9 @@ class Tokeniser:
         self._library = _load(checkpoint, folder)
         if settings(checkpoint, folder).get("do_lower_case"):
             _lower(self._library)
-        self.single = _frame(self._library, checkpoint.name, pair=False)
-        self.pair = _frame(self._library, checkpoint.name, pair=True)
+        told = tokenizer_settings(checkpoint, folder)
+        self.single = frame(self._library, checkpoint.name, told, pair=False)
+        self.pair = frame(self._library, checkpoint.name, told, pair=True)
         self.padding = _padding(self._library, checkpoint, folder)
 
     @property
@@ -318,33 +296,6 @@ def _lower(library: Tokenizer) -> None:
         library.normalizer = normalizers.Lowercase()
     elif found.normalize_str("A") != found.normalize_str("a"):
         library.normalizer = normalizers.Sequence([normalizers.Lowercase(), found])
-
-
-def _frame(library: Tokenizer, name: str, *, pair: bool) -> Frame:
-    """The special tokens around a text, seen by encoding one."""
-    for probe in ("a", "1", ".", "the", "中"):
-        encoding = library.encode(probe, probe if pair else None)
-        owners = encoding.sequence_ids
-        if 0 in owners and (1 in owners or not pair):
-            return _framed(encoding.ids, encoding.type_ids, owners)
-    raise CheckpointError(
-        f"{name}: tokenizer.json makes no tokens of plain text; download it again"
-    )
-
-
-def _framed(ids: list[int], types: list[int], owners: list[int | None]) -> Frame:
-    first = owners.index(0)
-    end = len(owners) - owners[::-1].index(0)
-    second, last = end, end
-    if 1 in owners:
-        second = owners.index(1)
-        last = len(owners) - owners[::-1].index(1)
-    return Frame(
-        ids[:first],
-        ids[end:second],
-        ids[last:],
-        (types[:first], types[first], types[end:second], types[last - 1], types[last:]),
-    )
 
 
 def _padding(library: Tokenizer, checkpoint: Checkpoint, folder: str) -> int:

@@ -85,14 +85,16 @@ class EncoderFamily:
     rank = 90
 
     def claims(self, checkpoint: Checkpoint) -> bool:
-        """Any chain of modules but a static one, and bare encoders such as `BertModel`."""
+        """Any chain of modules but a static one, bare encoders such as `BertModel`, and what
+        the catalogue gives a pooling."""
         if labels(checkpoint) or kind(checkpoint) not in ("", "SentenceTransformer"):
             return False
         if chain := modules(checkpoint):
             return all(module.kind != "StaticEmbedding" for module in chain)
         if any(part in checkpoint.config for part in _PARTS):
             return False
-        return "vocab_size" in checkpoint.config and architecture(checkpoint).endswith("Model")
+        bare = architecture(checkpoint).endswith("Model") or bool(_override(checkpoint))
+        return "vocab_size" in checkpoint.config and bare
 
     def card(self, checkpoint: Checkpoint) -> Card:
         chain = read_chain(checkpoint)

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.machine import installed
 from omnivec.core.seams import SessionLost
+from omnivec.runtimes._openvino.footprint import is_wide, parallel, weigh
 from omnivec.runtimes._openvino.limits import reason
 
 if TYPE_CHECKING:
@@ -33,15 +33,8 @@ if TYPE_CHECKING:
     from omnivec.core.nouns import Accelerator, Array, Head
     from omnivec.core.seams import Session
     from omnivec.runtimes._openvino.feeds import Feed
+    from omnivec.runtimes._openvino.weights import Weights
 
-SMALL = 512 * 2**20
-"""Bytes of weights up to which a model is held twice, for throughput and for latency; larger
-ones up to one PART of the memory that there is."""
-PART = 8
-FLOAT = 4  # bytes of a weight in most files
-PACKED = {"f32": 1.0, "bf16": 0.5, "int8": 0.25}  # of the file's size, in a graph
-SPARE = 1.2
-SCRATCH = 48_000_000  # bytes: a graph's kernels and what a batch passes through it
 TOGETHER = 64  # activations that int8 rounds with one scale (docs/experiments.md)
 WORTH = 4  # lone batches before a second graph is opened for them
 KERNELS = 256  # kept for each stream; without an end, each new shape costs 1 MB for good
@@ -78,10 +71,11 @@ class OpenVINO:
         core = load().Core()
         graphs = importlib.import_module("omnivec.runtimes._openvino.graphs")
         model, feed, weights = graphs.build(checkpoint, head, int8=chosen == "int8")
-        streams = cores()
+        streams = parallel(checkpoint, cores())
         try:
             compiled = core.compile_model(model, "CPU", _wishes(chosen, streams))
             session = OpenVINOSession(compiled, feed, streams, chosen)
+            session.weights = weights
             session.run(feed.few())  # packs the weights
         except RuntimeError as error:
             raise CheckpointError(
@@ -96,14 +90,8 @@ class OpenVINO:
         return session
 
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
-        """Measured on three shapes (docs/experiments.md): each graph packs the matrices anew,
-        the word embeddings stay in the file."""
         checkpoint = checkpoint.part(graph)
-        size, config = checkpoint.size(), checkpoint.config
-        words = config.get("vocab_size", 0) * config.get("hidden_size", 0) * FLOAT
-        chosen = precision(dtype, checkpoint.name)
-        packed = max(size - words, size // 4) * PACKED[chosen] * (1 + is_wide(checkpoint, cores()))
-        return int(SCRATCH + SPARE * packed)
+        return weigh(checkpoint, cores(), precision(dtype, checkpoint.name))
 
     def describe(self, session: Session) -> tuple[str, str]:
         return "cpu", session.dtype if isinstance(session, OpenVINOSession) else ""
@@ -127,6 +115,8 @@ class OpenVINOSession:
     OpenVINO compiles kernels for each shape of input and keeps KERNELS of them, so memory
     grows over the first shapes and then stays. Few widths mean few pauses: pad to a multiple.
     """
+
+    weights: Weights | None = None  # whose memory the graph shares
 
     def __init__(self, compiled: Any, feed: Feed, streams: int, dtype: str) -> None:
         self.padding = feed.padding
@@ -196,11 +186,6 @@ class OpenVINOSession:
             if self._idle.get() is None:
                 break
         self._idle.put(None)
-
-
-def is_wide(checkpoint: Checkpoint, streams: int) -> bool:
-    """Whether it is held a second time, for one batch on all cores."""
-    return streams > 1 and checkpoint.size() <= max(SMALL, installed() // PART)
 
 
 def _wishes(dtype: str, streams: int) -> dict[str, Any]:

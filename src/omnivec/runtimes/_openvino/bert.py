@@ -61,9 +61,9 @@ def dense_head(first: Node, weights: Weights, size: int) -> Node:
     return last_linear(y, weights, "classifier.out_proj", size)
 
 
-def last_linear(x: Node, weights: Weights, key: str, size: int) -> Node:
-    labels = len(weights.take(f"{key}.weight", None, size))
-    return blocks.linear(x, weights, key, labels, size)
+def last_linear(x: Node, weights: Weights, key: str, size: int, *, bias: bool = True) -> Node:
+    labels = weights.find(f"{key}.weight", None, size).shape[0]
+    return blocks.linear(x, weights, key, labels, size, bias=bias)
 
 
 def feed_forward(x: Node, weights: Weights, key: str, config: Mapping[str, Any]) -> Node:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
+import openvino as ov
 from openvino import Type
 from openvino import opset15 as ops
 
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from omnivec.core.nouns import Array
+    from omnivec.core.tensors import Tensor
     from omnivec.runtimes._openvino.weights import Weights
 
 Node: TypeAlias = Any  # openvino.Node; its stubs are not read
 
+HALVES = ("BF16", "F16")
 MASKED = -1e9  # finite, so that a row without a single token gives numbers and not NaN
 
 
@@ -128,6 +131,25 @@ def result(name: str, node: Node) -> Node:
     return made
 
 
+def as_stored(tensor: Tensor) -> Node:
+    """The tensor as it lies in its file, whose memory is shared: in bf16 and f16, too."""
+    if tensor.dtype != "BF16":
+        array = tensor.stored if tensor.dtype == "F16" else tensor.floats()
+        return constant(array)
+    array = np.ascontiguousarray(tensor.stored)
+    lying = ov.Tensor(array, list(array.shape), Type.bf16)
+    return ov.op.Constant(lying, shared_memory=True)
+
+
+def stored(tensor: Tensor) -> Node:
+    """As float32 in the graph; what the file has in half precision is not widened in memory."""
+    if tensor.dtype not in HALVES:
+        return as_stored(tensor)
+    widened = floats(as_stored(tensor))
+    widened.get_rt_info()["decompression_0"] = ""
+    return widened
+
+
 def scalar(value: float, dtype: type = np.float32) -> Node:
     return ops.constant(np.array(value, dtype))
 
@@ -154,9 +176,10 @@ def floats(node: Node) -> Node:
 
 def linear(x: Node, weights: Weights, key: str, out: int, inner: int, *, bias: bool = True) -> Node:
     """x [.., inner] to x W^T + b [.., out], from `key`.weight [out, inner] and `key`.bias."""
-    weight = weights.take(f"{key}.weight", out, inner)
+    weight = weights.find(f"{key}.weight", out, inner)
     rounded = weights.rounding and int8.bears(key)
-    y = ops.matmul(x, int8.matrix(weight) if rounded else constant(weight), False, True)
+    matrix = int8.matrix(weight.floats()) if rounded else stored(weight)
+    y = ops.matmul(x, matrix, False, True)
     y = ops.add(y, constant(weights.take(f"{key}.bias", out))) if bias else y
     return weights.updates.add(y, x, weights.prefix + key) if weights.updates else y
 
@@ -175,10 +198,19 @@ def layer_norm(
     )
 
 
+def rms_norm(x: Node, weights: Weights, key: str, size: int, epsilon: float) -> Node:
+    """x / rms(x) over the last axis, times `key`.weight (arXiv 1910.07467).
+
+    Spelled so that OpenVINO finds its RMS operation in it, which sums squares in float32."""
+    mean = ops.reduce_mean(ops.power(x, scalar(2)), shape(-1), keep_dims=True)
+    scale = ops.divide(scalar(1), ops.sqrt(ops.add(mean, scalar(epsilon))))
+    return ops.multiply(constant(weights.take(f"{key}.weight", size)), ops.multiply(x, scale))
+
+
 def embedding(weights: Weights, key: str, ids: Node, size: int) -> tuple[Node, int]:
     """Rows of `key`.weight [rows, size] by ids; and how many rows there are."""
-    table = weights.take(f"{key}.weight", None, size)
-    return ops.gather(constant(table), ids, axis(0)), len(table)
+    table = weights.find(f"{key}.weight", None, size)
+    return floats(ops.gather(as_stored(table), ids, axis(0))), table.shape[0]
 
 
 def word_embedding(weights: Weights, key: str, inputs: Inputs, size: int) -> tuple[Node, int]:
@@ -238,6 +270,14 @@ def heads_of(x: Node, attention: Attention, chosen: Chosen | None = None) -> Nod
     return ops.transpose(split, shape(0, 2, 1, 3))
 
 
+def repeat_heads(x: Node, groups: int, heads: int) -> Node:
+    """[P, groups, D] to [P, heads, D]: each as often as it serves a head of queries."""
+    if groups == heads:
+        return x
+    which = np.repeat(np.arange(groups), heads // groups)
+    return ops.gather(x, ops.constant(which), axis(1))
+
+
 def attend(
     q: Node, k: Node, v: Node, bias: Node | None, attention: Attention, chosen: Chosen | None = None
 ) -> Node:
@@ -285,6 +325,15 @@ class Rotation(NamedTuple):
     cosine: Node
     sine: Node
     half: int
+
+    def of(self, chosen: Chosen | None) -> Rotation:
+        """Of the chosen tokens alone, where the others are packed."""
+        if chosen is None:
+            return self
+        cosine, sine = (
+            ops.gather(one, chosen.inputs.chosen, axis(1)) for one in (self.cosine, self.sine)
+        )
+        return Rotation(cosine, sine, self.half)
 
 
 def rotation(mask: Node, size: int, theta: float) -> Rotation:

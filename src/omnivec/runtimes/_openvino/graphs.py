@@ -12,8 +12,8 @@ from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.runtimes._openvino import blocks, lora, pictures, words
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
 from omnivec.runtimes._openvino.feeds import Feed, TokenFeed
-from omnivec.runtimes._openvino.heads import first_place, project, reads_first
-from omnivec.runtimes._openvino.limits import ARCHITECTURES
+from omnivec.runtimes._openvino.heads import first_place, last_place, project, reads_one
+from omnivec.runtimes._openvino.limits import ARCHITECTURES, DECODER
 from omnivec.runtimes._openvino.weights import Weights
 
 if TYPE_CHECKING:
@@ -73,7 +73,13 @@ def _chosen(
     """The packed token of each row that the head reads, where it reads no other."""
     if head.kind == "tower":
         return architecture.choose(checkpoint.config, inputs)
-    return first_place(inputs) if reads_first(head, checkpoint.config) else None
+    decoder = ARCHITECTURES[checkpoint.architecture] == DECODER
+    if not reads_one(head, checkpoint.config, decoder=decoder):
+        return None
+    if not decoder:
+        return first_place(inputs)
+    padding = checkpoint.config.get("pad_token_id") if head.kind == "logits" else None
+    return last_place(inputs, padding)
 
 
 def _outputs(
@@ -94,7 +100,7 @@ def _outputs(
         elif one.kind == "tower":
             outputs[name] = architecture.finish(encoded, weights.of_rows())
         else:
-            outputs[name] = project(encoded, name, one, inputs, checkpoint)
+            outputs[name] = project(encoded, name, one, inputs, checkpoint, weights)
     return outputs
 
 

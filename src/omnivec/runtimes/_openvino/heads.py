@@ -9,24 +9,27 @@ from openvino import opset15 as ops
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool
+from omnivec.core.nouns import Contrast, Dense, Head, LayerNorm, Normalize, Pool
+from omnivec.core.tensors import output_rows
 from omnivec.runtimes._openvino import blocks
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs, Node, axis
-from omnivec.runtimes._openvino.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from omnivec.runtimes._openvino.weights import Weights
+
 _LOWEST = float(np.finfo(np.float32).min)
 
 
-def reads_first(head: Head, config: Mapping[str, Any]) -> bool:
-    """Whether of the last layer only each row's first token is read: then no other is computed."""
+def reads_one(head: Head, config: Mapping[str, Any], *, decoder: bool) -> bool:
+    """Whether of the last layer only one token of each row is read: then no other is computed.
+    It is the last one in a decoder, and the first elsewhere."""
     if heads.of_tokens(head) or head.kind == "tower":
         return False
     if head.kind == "logits":
-        return str(config.get("classifier_pooling", "cls")) == "cls"
-    return bool(head.steps) and head.steps[0] == Pool(modes=("cls",))
+        return decoder or str(config.get("classifier_pooling", "cls")) == "cls"
+    return bool(head.steps) and head.steps[0] == Pool(modes=("last" if decoder else "cls",))
 
 
 def first_place(inputs: Inputs) -> Node:
@@ -34,17 +37,32 @@ def first_place(inputs: Inputs) -> Node:
     return place_of(inputs.pooled, inputs)
 
 
-def place_of(kept: Node, inputs: Inputs) -> Node:
-    """The packed token of each row that is the first of the `kept`, of [B, T]; its first one
-    where none is."""
-    return ops.gather(inputs.places, _position(kept, last=False), axis(1), batch_dims=1)
+def last_place(inputs: Inputs, without: int | None = None) -> Node:
+    """The packed token of each row that `last` pools, int64 [B]; tokens `without` are skipped,
+    as decoders' classifiers skip padding by its id."""
+    pooled = inputs.pooled
+    if without is not None:
+        others = ops.not_equal(inputs.ids, blocks.scalar(without, np.int64))
+        pooled = ops.multiply(pooled, ops.convert(others, "i64"))
+    return place_of(pooled, inputs, last=True)
+
+
+def place_of(kept: Node, inputs: Inputs, *, last: bool = False) -> Node:
+    """The packed token of each row that is the first (or last) of the `kept`, of [B, T]; its
+    first one where none is."""
+    return ops.gather(inputs.places, _position(kept, last=last), axis(1), batch_dims=1)
 
 
 def project(
-    encoded: Encoded, name: str, head: Head, inputs: Inputs, checkpoint: Checkpoint
+    encoded: Encoded,
+    name: str,
+    head: Head,
+    inputs: Inputs,
+    checkpoint: Checkpoint,
+    weights: Weights,
 ) -> Node:
     """The encoder's hidden states through the steps of the head called `name`, their weights
-    from the checkpoint's files. Raises CheckpointError."""
+    from the checkpoint's files beside its own `weights`. Raises CheckpointError."""
     width = encoded.width
     x = _read(encoded, name, inputs)
     for step in head.steps:
@@ -52,13 +70,16 @@ def project(
             x = _kept(x, inputs) if encoded.chosen else pool(step, x, inputs)
             width *= len(step.modes)
         elif isinstance(step, Dense):
-            x, width = _dense(x, width, step, checkpoint)
+            x, width = _dense(x, width, step, _file(weights, checkpoint, step.file))
         elif isinstance(step, LayerNorm):
-            weights = _weights(checkpoint, step.file)
-            x = blocks.layer_norm(x, weights, "norm", width, heads.LAYER_NORM_EPSILON)
+            file = _file(weights, checkpoint, step.file)
+            x = blocks.layer_norm(x, file, "norm", width, heads.LAYER_NORM_EPSILON)
         elif isinstance(step, Normalize):
             norm = ops.reduce_l2(x, blocks.shape(-1), keep_dims=True)
             x = ops.divide(x, ops.maximum(norm, blocks.scalar(heads.NORM_FLOOR)))
+        elif isinstance(step, Contrast):
+            row = heads.contrast(output_rows(checkpoint, heads.ids_of(step)))
+            x, width = ops.matmul(x, blocks.constant(row[None]), False, True), 1
     return x
 
 
@@ -82,20 +103,19 @@ def _kept(first: Node, inputs: Inputs) -> Node:
     return ops.multiply(first, blocks.floats(some))
 
 
-def _weights(checkpoint: Checkpoint, file: str) -> Weights:
+def _file(weights: Weights, checkpoint: Checkpoint, file: str) -> Weights:
     if not checkpoint.has(file):
         raise CheckpointError(f"{checkpoint.name}: {file} is missing; download the model again")
-    return Weights(checkpoint.name, [checkpoint.path(file)])
+    return weights.beside(checkpoint.path(file))
 
 
-def _dense(x: Node, width: int, step: Dense, checkpoint: Checkpoint) -> tuple[Node, int]:
-    weights = _weights(checkpoint, step.file)
-    out = len(weights.take("linear.weight", None, width))
+def _dense(x: Node, width: int, step: Dense, weights: Weights) -> tuple[Node, int]:
+    out = weights.find("linear.weight", None, width).shape[0]
     y = blocks.linear(x, weights, "linear", out, width, bias="linear.bias" in weights)
     try:
         return ACTIVATIONS[heads.activation(step.activation)](y), out
     except ValueError as error:
-        raise CheckpointError(f"{checkpoint.name}: {error}") from error
+        raise CheckpointError(f"{weights.name}: {error}") from error
 
 
 # ── pooling ──────────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DECODER = "decoder"
 # config.json's `model_type` and the module here that builds its graph.
 ARCHITECTURES = {
     "bert": "bert",
@@ -16,9 +17,13 @@ ARCHITECTURES = {
     "clip_text_model": "clip_text",
     "clip_vision_model": "pictures",
     "distilbert": "distilbert",
+    "llama": DECODER,
+    "mistral": DECODER,
     "modernbert": "modernbert",
     "mpnet": "mpnet",
     "nomic_bert": "nomic_bert",
+    "qwen2": DECODER,
+    "qwen3": DECODER,
     "roberta": "bert",
     "siglip_text_model": "siglip_text",
     "siglip_vision_model": "pictures",
@@ -53,4 +58,13 @@ def reason(architecture: str, config: Mapping[str, Any]) -> str | None:
     for key, right, what in _NEEDED:
         if config.get(key) not in right:
             return f"the openvino runtime's {architecture} graph has no {what} ({key!r})"
+    return _scaled(architecture, config) if ARCHITECTURES[architecture] == DECODER else None
+
+
+def _scaled(architecture: str, config: Mapping[str, Any]) -> str | None:
+    """What stretches rotary positions: in transformers 5's spelling, or the older ones."""
+    for key in ("rope_parameters", "rope_scaling"):
+        told = config.get(key) or {}
+        if told.get("rope_type", told.get("type", "default")) != "default":
+            return f"the openvino runtime's {architecture} graph has no scaled positions ({key!r})"
     return None

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Weights:
     """The tensors of `files`, which belong to the model called `name`.
 
-    Raises CheckpointError when a file is cut short or its header is no header.
+    A graph made of them reads their memory, so they must be kept as long as it. Raises
+    CheckpointError when a file is cut short or its header is no header.
     """
 
     def __init__(self, name: str, files: Sequence[Path]) -> None:
@@ -29,6 +30,7 @@ class Weights:
         self.updates: Updates | None = None  # what adapters add to layers made of them
         self._found: dict[str, Tensor] = {}
         self._mapped: list[mmap.mmap] = []
+        self._beside: list[Weights] = []
         for file in files:
             self._open(file)
 
@@ -44,7 +46,11 @@ class Weights:
         self.prefix = min(prefixes, key=len)
 
     def take(self, key: str, *shape: int | None) -> Floats:
-        """The tensor as float32, of `shape` (None: any size). Raises CheckpointError when it
+        """The tensor as float32, of `shape` as `find` wants it."""
+        return self.find(key, *shape).floats()
+
+    def find(self, key: str, *shape: int | None) -> Tensor:
+        """The tensor as it lies, of `shape` (None: any size). Raises CheckpointError when it
         is missing or has another shape."""
         if key not in self:
             raise self._missing(self.prefix + key)
@@ -57,7 +63,7 @@ class Weights:
                 f"{self.name}: tensor {self.prefix + key!r} of {found.file.name} is "
                 f"{' x '.join(map(str, found.shape))}, and config.json says {wanted}"
             )
-        return found.floats()
+        return found
 
     def outer(self) -> Weights:
         """The same tensors without the prefix: where a classification head lies."""
@@ -90,6 +96,12 @@ class Weights:
             for key, tensor in self._found.items()
             if key.endswith(".weight") and len(tensor.shape) == 2  # noqa: PLR2004 - a matrix
         }
+
+    def beside(self, file: Path) -> Weights:
+        """The tensors of another file of the model; they are there as long as these."""
+        other = Weights(self.name, [file])
+        self._beside.append(other)
+        return other
 
     def rest(self) -> None:
         """Gives the files' pages back to the system, which reads them again when they are

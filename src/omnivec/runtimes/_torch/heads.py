@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.heads import LAYER_NORM_EPSILON, NORM_FLOOR, activation
+from omnivec.core.heads import LAYER_NORM_EPSILON, NORM_FLOOR, activation, ids_of
 from omnivec.core.nouns import (
     Array,
     Contrast,
@@ -19,6 +19,7 @@ from omnivec.core.nouns import (
     Step,
     Vocabulary,
 )
+from omnivec.core.tensors import output_rows
 from omnivec.runtimes._torch.loading import state
 from omnivec.runtimes._torch.packing import Packing
 
@@ -104,14 +105,25 @@ def _reduce(x: Tensor, how: str, starts: Tensor) -> Tensor:
     return torch.segment_reduce(x, how, offsets=starts, axis=0, unsafe=True)
 
 
+def _answers(checkpoint: Checkpoint, step: Contrast, model: Any) -> Tensor:
+    """The rows of its words in the output embeddings, of which a model without its language
+    head has none loaded: float32 [1 or 2, H]."""
+    import torch
+
+    table = model.get_output_embeddings()
+    if table is not None:
+        return table.weight[ids_of(step)].float()
+    return torch.from_numpy(output_rows(checkpoint, ids_of(step))).to(model.device)
+
+
 def _layer(checkpoint: Checkpoint, step: Step, model: Any) -> Layer:
     import torch
     from torch.nn import functional
 
     device = model.device
     if isinstance(step, Contrast):
-        yes, no = model.get_output_embeddings().weight[[step.yes, step.no]].float()
-        between = (yes - no)[:, None]
+        rows = _answers(checkpoint, step, model)
+        between = (rows[0] - rows[1:].sum(0))[:, None]
         return lambda x: x @ between
     if isinstance(step, Normalize):
         return lambda x: functional.normalize(x, dim=-1, eps=NORM_FLOOR)
