@@ -19,7 +19,7 @@ DEFAULT_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
 class Shape(NamedTuple):
     """`architecture`: the prefix of transformers' classes; `config`: what its config is told;
-    `longest`: tokens; `pooling` as sentence-transformers spells it."""
+    `longest`: tokens; `pooling` as sentence-transformers spells it; `dtype` of the file."""
 
     title: str
     architecture: str
@@ -27,6 +27,7 @@ class Shape(NamedTuple):
     longest: int
     pooling: str = "cls"
     labels: int | None = None
+    dtype: str = "float32"
 
 
 BERT_BASE = {"vocab_size": 30522}
@@ -61,11 +62,29 @@ MODERNBERT_BASE = {
     "bos_token_id": 101,
     "eos_token_id": 102,
 }
+QWEN3_SMALL = {
+    "vocab_size": 151669,
+    "hidden_size": 1024,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 32768,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    "tie_word_embeddings": True,
+    "pad_token_id": 0,
+    "bos_token_id": 101,
+    "eos_token_id": 102,
+}
 SHAPES: Mapping[str, Shape] = {
     "base": Shape("BERT-base shape (bge-base)", "Bert", BERT_BASE, 512),
     "large": Shape("XLM-R-large shape (bge-m3)", "XLMRoberta", XLMR_LARGE, 8192),
     "reranker": Shape("cross-encoder, MiniLM-L6 shape", "Bert", MINILM, 512, labels=1),
     "modernbert": Shape("ModernBERT-base shape", "ModernBert", MODERNBERT_BASE, 8192, "mean"),
+    "qwen3": Shape(
+        "Qwen3-Embedding-0.6B shape", "Qwen3", QWEN3_SMALL, 8192, "last", dtype="bfloat16"
+    ),
 }
 
 
@@ -107,7 +126,7 @@ def _make(shape: Shape, to: Path) -> None:
     model = getattr(transformers, f"{shape.architecture}{ending}")(config).eval()
     if shape.labels:
         _centre(model)
-    model.save_pretrained(to, max_shard_size="20GB")
+    model.to(getattr(torch, shape.dtype)).save_pretrained(to, max_shard_size="20GB")
     _write_tokenizer(shape, to)
     if not shape.labels:
         _write_modules(shape, to, config.hidden_size)
@@ -200,7 +219,7 @@ def _write_modules(shape: Shape, to: Path, width: int) -> None:
         {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for at, (path, kind) in enumerate(parts)
     ]
-    modes = {"cls": "cls_token", "mean": "mean_tokens"}
+    modes = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
     pooling = {f"pooling_mode_{old}": name == shape.pooling for name, old in modes.items()}
     for path in ("1_Pooling", "2_Normalize"):
         (to / path).mkdir()

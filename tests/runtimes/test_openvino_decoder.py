@@ -9,7 +9,9 @@ import pytest
 import torch
 import transformers
 
+from adapters import BASE, build_adapter, peft_answer, peft_model
 from decoders import DECODERS, build_decoder, edit
+from omnivec.core.adapter import Adapter
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.nouns import Contrast, Head, Pool
 from omnivec.runtimes.openvino import PLUGIN
@@ -228,3 +230,24 @@ def test_scaled_positions_are_left_to_torch(tmp_path, told):
     edit(folder, **told)
     why = PLUGIN.can(Checkpoint("tiny", folder), "main", LAST, "cpu")
     assert "scaled positions" in str(why)
+
+
+@pytest.mark.parametrize("runtime", [PLUGIN, TORCH], ids=["openvino", "torch"])
+@pytest.mark.parametrize("head", [LAST, Head("tokens")], ids=["last", "tokens"])
+def test_each_row_may_have_an_adapter_of_its_own(tmp_path, runtime, head):
+    """In the last layer, too, where one token of each row may stand for all."""
+    folder = build_decoder("qwen3", tmp_path / "m")
+    made = {
+        name: build_adapter(folder, tmp_path / name, seed=seed, r=2 + seed, target_modules=which)
+        for seed, (name, which) in enumerate({"one": "all-linear", "two": ["q_proj"]}.items())
+    }
+    names, arrays = ["two", BASE, "one", "one"], batch(4, 33, "left")
+    expected = peft_answer(peft_model(folder, made), arrays, names)
+    mask = arrays["attention_mask"]
+    expected = last(expected, mask) if head is LAST else expected[mask == 1]
+    adapters = [Adapter(name, place) for name, place in made.items()]
+    checkpoint = Checkpoint("tiny", folder, adapters=adapters)
+    session = runtime.open(checkpoint, "main", head, "cpu", "f32")
+    numbers = np.array([[BASE, *made].index(name) for name in names])
+    got = session.run({**arrays, "adapter": numbers})["output"]
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5)

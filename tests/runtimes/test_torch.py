@@ -234,3 +234,17 @@ def test_a_processor_is_no_accelerator(tiny) -> None:
     session = PLUGIN.open(Checkpoint("tiny", tiny("bert")), "main", TOKENS, "cpu", "f32")
     assert PLUGIN.accelerators() == ()
     session.close()
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype", "parts"),
+    [
+        ("float32", "f32", 2),
+        ("float32", "bf16", 1),
+        ("bfloat16", "f32", 4),
+        ("bfloat16", "bf16", 2),
+    ],
+)
+def test_what_it_weighs_is_what_its_weights_become(tiny, stored, dtype, parts) -> None:
+    checkpoint = Checkpoint("tiny", tiny("bert", dtype=stored))
+    assert PLUGIN.weigh(checkpoint, "main", dtype) == 100_000_000 + checkpoint.size() * parts // 2

@@ -66,8 +66,12 @@ class TorchRuntime:
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
         """The weights, on whichever device, and something for the batches. A tower holds its
         part of them; both have been there for a moment when one is opened."""
-        size = checkpoint.part(graph).size()
-        return SCRATCH + size // (1 if dtype in ("auto", "f32") else 2)
+        checkpoint = checkpoint.part(graph)
+        config = checkpoint.config
+        half = str(config.get("dtype", config.get("torch_dtype"))) in ("bfloat16", "float16")
+        if dtype == "auto":  # as it lies: whether there is a GPU is not asked for an estimate
+            return SCRATCH + checkpoint.size()
+        return SCRATCH + checkpoint.size() * (2 if dtype == "f32" else 1) // (1 if half else 2)
 
     def describe(self, session: Local | Workers) -> tuple[str, str]:
         return session.device, session.dtype

@@ -68,7 +68,7 @@ class Weights:
     def outer(self) -> Weights:
         """The same tensors without the prefix: where a classification head lies."""
         other = Weights(self.name, ())
-        other._found = self._found
+        other._found, other._beside = self._found, self._beside
         other.updates = self.updates
         return other
 

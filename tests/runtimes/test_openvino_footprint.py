@@ -1,0 +1,62 @@
+"""What an open graph takes: copies, tables of embeddings, batches at once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from omnivec.core.checkpoint import Checkpoint
+from omnivec.runtimes._openvino import footprint
+from omnivec.runtimes._openvino.footprint import SCRATCH, SPARE, parallel, weigh
+
+COUNT = 600_000_000  # weights, of which so many are word embeddings:
+WORDS = 150_000_000
+
+
+@pytest.fixture
+def large(tmp_path):
+    """`large(bytes_each, **config)`: a checkpoint of COUNT weights, of which the disk has none."""
+
+    def make(each, **config):
+        told = {"model_type": "qwen3", "vocab_size": 150_000, "hidden_size": 1000, **config}
+        (tmp_path / "config.json").write_text(json.dumps(told))
+        with (tmp_path / "model.safetensors").open("wb") as file:
+            file.truncate(COUNT * each)
+        return Checkpoint("large", tmp_path)
+
+    return make
+
+
+def held(checkpoint, precision):
+    """Bytes of packed weights, for one that is held once."""
+    return (weigh(checkpoint, 2, precision) - SCRATCH) / SPARE
+
+
+def test_a_large_decoder_is_held_once_in_bf16(large):
+    checkpoint = large(2, torch_dtype="bfloat16")
+    assert held(checkpoint, "bf16") == pytest.approx(2 * (COUNT - WORDS))
+    assert held(checkpoint, "int8") == pytest.approx(COUNT - WORDS)
+
+
+@pytest.mark.parametrize(("each", "dtype", "copies"), [(4, "float32", 1), (2, "bfloat16", 2)])
+def test_half_precision_that_is_widened_is_packed_twice(large, each, dtype, copies):
+    assert held(large(each, dtype=dtype), "f32") == pytest.approx(4 * copies * (COUNT - WORDS))
+
+
+def test_output_embeddings_stay_in_the_file(large):
+    told = {"torch_dtype": "bfloat16", "architectures": ["Qwen3ForCausalLM"]}
+    untied = held(large(2, **told, tie_word_embeddings=False), "bf16")
+    assert untied == pytest.approx(2 * (COUNT - 2 * WORDS))
+    assert held(large(2, **told, tie_word_embeddings=True), "bf16") > untied
+
+
+def test_a_large_decoder_has_all_cores_for_one_batch(large, monkeypatch):
+    checkpoint = large(2, torch_dtype="bfloat16")
+    assert parallel(checkpoint, 8) == 1
+    monkeypatch.setattr(footprint, "SMALL", COUNT * 2)
+    assert parallel(checkpoint, 8) == 8
+
+
+def test_other_models_have_a_batch_for_each_core(large):
+    assert parallel(large(2, model_type="xlm-roberta"), 8) == 8
