@@ -91,6 +91,12 @@ FLAGS: Mapping[str, Flag] = {
     "max_items": Flag("Items in one request.", "N"),
     "max_body": Flag("Bytes of one request.", "N"),
     "default_dims": Flag("Length of vectors when a request names none.", "N"),
+    "jobs": Flag(
+        "Keep the jobs of RunPod's API in this file, or in this PostgreSQL (extra `postgres`): "
+        "accepted ones survive the server. By default in memory.",
+        "FILE|URL",
+    ),
+    "max_jobs": Flag("Jobs that run at once.", "N"),
     "cache": Flag(
         "Keep finished vectors on disk, up to a size: 500MB, or 2GB,FOLDER. Off by default.",
         "SIZE[,FOLDER]",

@@ -50,11 +50,18 @@ PROFILES: Mapping[str, Profile] = {
         unused={"EMBEDDING_USE_OV": "choose with --runtime openvino or --runtime torch"},
     ),
     "runpod": Profile(
-        defaults={"dialect": "runpod", "host": "0.0.0.0", "port": 8000, "queue": 48000},  # noqa: S104 - as above
+        defaults={
+            "dialect": "runpod",
+            "host": "0.0.0.0",  # noqa: S104 - as above
+            "port": 8000,
+            "queue": 48000,
+            "jobs": "~/.local/state/omnivec/jobs.sqlite",
+        },
         variables={
             "MODEL_NAMES": "models",
             "DTYPES": "dtype",
             "INFINITY_QUEUE_SIZE": "queue",
+            "RUNPOD_MAX_CONCURRENCY": "max_jobs",
         },
         unused={
             "BATCH_SIZES": "batches are formed by tokens: --max-batch-tokens",

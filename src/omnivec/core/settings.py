@@ -68,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True):
     max_items: Count = 2048  # items in one request
     max_body: Count = 32 * 1024 * 1024
     default_dims: Count | None = None
+    jobs: str | None = None  # where jobs are kept: a file, a URL of PostgreSQL; None: in memory
+    max_jobs: Count = 300  # that run at once
     cache: str | None = None  # SIZE[,FOLDER] for finished vectors on disk; None or "off": none
     overflow: Literal["truncate", "refuse"] = "truncate"
     token_ids: Literal["cl100k", "model", "refuse"] = "cl100k"  # noqa: S105 - a vocabulary's name
@@ -127,9 +129,11 @@ LINK = re.compile(r"(tcp|udp|sctp)://")
 
 
 def mask(name: str, value: object) -> object:
-    """The value as it may be shown: `***` for each key."""
+    """The value as it may be shown: `***` for each key and password."""
     if name == "api_keys" and isinstance(value, tuple):
         return ("***",) * len(value)
+    if name == "jobs" and isinstance(value, str):  # a URL may have a password
+        return re.sub(r"(?<=//).*(?=@)|(?<=password=)[^&]*", "***", value)
     return "***" if name == "admin_key" and value else value
 
 
