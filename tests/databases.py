@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,12 +38,22 @@ def postgres() -> Iterator[str]:
         options = (command("postgres"), "-D", data, "-k", folder, "-h", "")
         server = subprocess.Popen(options, cwd=folder, stderr=subprocess.DEVNULL, **lent)
         try:
-            ready = (command("pg_isready"), "-h", folder, "-t", "30")
-            for _ in range(300):
-                if subprocess.run(ready, check=False, stdout=subprocess.DEVNULL).returncode == 0:
-                    break
-                assert server.poll() is None
+            await_answer(f"postgresql://omnivec@/postgres?host={folder}", server)
             yield f"postgresql://omnivec@/postgres?host={folder}"
         finally:
             server.send_signal(signal.SIGINT)  # "fast": it throws its clients out
             server.wait(30)
+
+
+def await_answer(url: str, server: subprocess.Popen[bytes]) -> None:
+    import psycopg
+
+    for _ in range(300):
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            assert server.poll() is None
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("PostgreSQL does not answer")

@@ -24,8 +24,9 @@ class Keys:
 
     A key is taken from `Authorization: Bearer` (or without that word, as some of RunPod's
     examples have it), `x-api-key` or `api-key`, and as the password of `Authorization: Basic`,
-    which is what a browser can send; never from the query or a cookie. A browser that opens a WebSocket can choose nothing but subprotocols, so a key is
-    taken from there too, as `bearer.KEY` with the key in base64url (without padding, as a
+    which is what a browser can send; never from the query or a cookie. A browser that opens a
+    WebSocket can choose nothing but subprotocols, so a key is taken from there too, as
+    `bearer.KEY` with the key in base64url (without padding, as a
     subprotocol may have no "="); it is never repeated in the answer. Without keys every header
     passes, an empty or a made-up one too.
     """
