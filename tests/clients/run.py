@@ -11,6 +11,7 @@ clients that ask again while a model loads get a third, which has just been star
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -212,7 +213,8 @@ def command_of(name: str) -> list[str | Path]:
 
 
 def output_of(command: list[str | Path]) -> str:
-    env = live.environment({**OFFLINE, "PYTHONPATH": str(HERE / "shared")})
+    own = {"SERVER_PYTHON": sys.executable, "SERVER_PATH": os.environ.get("PYTHONPATH", "")}
+    env = live.environment({**OFFLINE, **own, "PYTHONPATH": str(HERE / "shared")})
     try:
         done = subprocess.run(
             command,

@@ -133,7 +133,8 @@ def test_what_is_asked_wrongly_is_an_output(client: httpx.Client, job: dict[str,
     told = client.post("/runsync", json={"input": job}).json()
     assert told["status"] == "COMPLETED"
     output = told["output"]
-    assert output.get("object") == "error" or output["error"].keys() >= {"message", "type"}
+    assert output.keys() == {"object", "message", "type", "param", "code"}
+    assert output["object"] == "error"
 
 
 def test_what_goes_wrong_here_is_a_failed_job(client: httpx.Client) -> None:

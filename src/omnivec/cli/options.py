@@ -35,6 +35,9 @@ FLAGS: Mapping[str, Flag] = {
         "ADDRESS",
     ),
     "port": Flag("Port to listen on; 0 takes a free one.", "N"),
+    "health_port": Flag(
+        "A second port to listen on, as RunPod's load balancers ask for; also PORT_HEALTH.", "N"
+    ),
     "device": Flag("Where models run.", "auto|cpu|cuda"),
     "dtype": Flag(
         "Precision; auto is bf16 where the processor has it, f32 elsewhere. int8 is faster and "

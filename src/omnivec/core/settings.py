@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True):
     # where
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8400  # 0: any free one
+    health_port: Annotated[int, Meta(ge=1, le=65535)] | None = None  # listened on as well
     api_keys: tuple[str, ...] = ()
     api_key_file: str | None = None  # more keys, one a line; they are added to `api_keys`
     admin_key: str | None = None  # for loading and unloading by request; None: nobody may
@@ -117,6 +118,7 @@ SYNONYMS = {"api_key": "api_keys", "model": "models"}
 # variables of platforms and libraries that mean one of our settings
 COMMON = {
     "PORT": "port",
+    "PORT_HEALTH": "health_port",
     "HF_HUB_OFFLINE": "offline",
     "TRANSFORMERS_OFFLINE": "offline",
     "TIKTOKEN_CACHE_DIR": "tiktoken_cache_dir",

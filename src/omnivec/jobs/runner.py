@@ -142,21 +142,13 @@ class Runner:
     async def _outcome(self, job: Job) -> tuple[Status, Outcome]:
         try:
             async with asyncio.timeout(job.timeout / SECOND):
-                outcome = await self._patiently(job.input)
+                outcome = await patiently(self._answer, job.input)
         except TimeoutError:
             return "TIMED_OUT", Outcome(error="The job ran longer than its executionTimeout.")
         except Exception:
             log.exception("job %s failed", job.id)
             return "FAILED", Outcome(error="Internal error; the log has it under the job's id.")
         return ("COMPLETED" if outcome.error is None else "FAILED"), outcome
-
-    async def _patiently(self, work: bytes) -> Outcome:
-        """A full queue and a model that loads are no failures of a job: it has time."""
-        while True:
-            try:
-                return await self._answer(work)
-            except (Overloaded, Loading) as fault:
-                await asyncio.sleep(fault.retry_after or PAUSE)
 
     async def _finish(self, id_: str, status: Status, outcome: Outcome) -> None:
         while True:
@@ -210,3 +202,12 @@ class Runner:
         more = not taken and tries + 1 < HOOK_TRIES
         again = self.store.clock() + HOOK_PAUSE if more else None
         await self.store.run(table.hooked, job.id, again)
+
+
+async def patiently(answer: Answer, work: bytes) -> Outcome:
+    """A full queue and a model that loads are no failures of a job: it has time."""
+    while True:
+        try:
+            return await answer(work)
+        except (Overloaded, Loading) as fault:
+            await asyncio.sleep(fault.retry_after or PAUSE)

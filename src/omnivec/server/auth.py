@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from omnivec.core.errors import BadRequest, Unauthorized
 from omnivec.core.nouns import Call
 
-OPEN = frozenset({"/live", "/livez", "/healthz", "/ready", "/readyz"})
+OPEN = frozenset({"/live", "/livez", "/healthz", "/ping", "/ready", "/readyz"})
 """The only paths that answer without a key; every other path is closed when there are keys."""
 
 _PORT = re.compile(r":[0-9]{1,5}\Z")

@@ -243,23 +243,23 @@ class Door:
         except MalformedError:
             raise BadRequest("The body must be one valid JSON object in UTF-8.") from None
 
-    async def perform(self, method: str, path: str, body: bytes) -> Reply:
-        """The reply to a call of the server's own, to a dialect: no key is asked for, and it is
-        no traffic. Raises Overloaded and Loading, for whoever can wait."""
+    async def perform(self, method: str, path: str, body: bytes, speaker: Dialect) -> Reply:
+        """The reply to a call of the server's own: no key is asked for, it is no traffic, and
+        a fault is told by `speaker`. Raises Overloaded and Loading, for whoever can wait."""
         call = Call(method, path, body, headers={"content-type": "application/json"})
         visit = Visit(call, self.speaker, body)
         try:
             route, params = self._table.find(method, path)
             return await self._serve(route, call, params, None, visit)
-        except (Overloaded, Loading) as fault:
-            if fault.retry_after is not None:
-                raise
-            return self._refuse(fault, visit)
         except Fault as fault:
+            if isinstance(fault, Overloaded | Loading) and fault.retry_after is not None:
+                raise
+            visit.dialect = speaker
             return self._refuse(fault, visit)
         except Exception:
             request = self._name(call)
             log.exception("request %s failed", request)
+            visit.dialect = speaker
             return self._refuse(internal(request), visit)
 
     def method_of(self, path: str) -> str:

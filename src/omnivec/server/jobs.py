@@ -101,6 +101,7 @@ def add_jobs(door: Door, make: Callable[[Callable[[bytes], Awaitable[Outcome]]],
 async def answer(door: Door, work: bytes) -> Outcome:
     """What a job's input comes to. As from the worker, what the client asked wrongly is an
     output, an error object; what went wrong here is an error. Raises Overloaded, Loading."""
+    speaker = door.dialect(DIALECT)
     route, body = "", work
     if b'"openai_route"' in work:
         route, body = await _routed(door, work)
@@ -111,8 +112,8 @@ async def answer(door: Door, work: bytes) -> Outcome:
             "`openai_route` must be a path that is served here, such as /v1/embeddings.",
             param="openai_route",
         )
-        return Outcome(output=door.dialect(DIALECT).fault(fault).body)
-    reply = await door.perform(method, path, body if method == "POST" else b"")
+        return Outcome(output=speaker.fault(fault).body)
+    reply = await door.perform(method, path, body if method == "POST" else b"", speaker)
     if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Outcome(error=reply.body.decode())
     listed = reply.status == HTTPStatus.OK and route.endswith("/embeddings")
