@@ -264,6 +264,14 @@ def test_runpod_lists_are_separated_by_semicolons() -> None:
         load({}, {**environ, "DTYPES": "fp16;auto"})
 
 
+def test_a_backend_of_infinity_is_a_runtime() -> None:
+    environ = {"OMNIVEC_PROFILE": "runpod", "BACKEND": "torch", "PORT_HEALTH": "8001"}
+    settings = load({}, environ).settings
+    assert (settings.runtime, settings.health_port) == ("torch", 8001)
+    with pytest.raises(SettingsError, match="'onnx'; accepted: auto"):
+        load({}, {**environ, "BACKEND": "optimum"})
+
+
 def test_a_password_of_the_job_store_is_not_shown() -> None:
     settings = load({"jobs": "postgresql://me:se@cret@host/db?password=hush&x=1"}, {}).settings
     assert "postgresql://***@host/db?password=***&x=1" in repr(settings)

@@ -238,10 +238,11 @@ def _exchange(path: Path) -> Exchange:
 
 
 def replay(exchange: Exchange) -> str:
-    """The reply as it stands in the file. A rerank's id is another one each time."""
+    """The reply as it stands in the file. An id and a time are other ones each time."""
     reply = ask(exchange.method, exchange.target, exchange.body, exchange.headers)
     lines = [str(reply.status), *(f"{name}: {value}" for name, value in reply.headers.items())]
-    body = re.sub(r"rerank-[0-9a-f]{32}", "rerank-0", reply.body.decode())
+    body = re.sub(r"(rerank|infinity)-[0-9a-f-]{32,}", r"\1-0", reply.body.decode())
+    body = re.sub(r'("id":"infinity-0","created":)\d+', r"\g<1>0", body)
     return "\n".join([*lines, "", body]) + "\n"
 
 

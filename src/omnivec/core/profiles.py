@@ -60,12 +60,12 @@ PROFILES: Mapping[str, Profile] = {
         variables={
             "MODEL_NAMES": "models",
             "DTYPES": "dtype",
+            "BACKEND": "runtime",
             "INFINITY_QUEUE_SIZE": "queue",
             "RUNPOD_MAX_CONCURRENCY": "max_jobs",
         },
         unused={
             "BATCH_SIZES": "batches are formed by tokens: --max-batch-tokens",
-            "BACKEND": "choose with --runtime openvino or --runtime torch",
         },
     ),
     "sie": Profile(

@@ -15,6 +15,7 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("bfloat16",), "bf16"),
     },
     "device": {"gpu": "cuda"},
+    "runtime": {"optimum": "onnx"},  # as Infinity calls what it runs ONNX with
 }
 SWITCH = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),

@@ -68,6 +68,7 @@ class Probes:
         facts: dict[str, Any] = {
             "status": status,
             "version": self._metrics.version,
+            "unix": time.time(),  # all that Infinity says here
             "uptime_seconds": round(time.monotonic() - self._since, 3),
             "embedding_model": _brief(cards, "encode"),
             "reranker_model": _brief(cards, "score"),

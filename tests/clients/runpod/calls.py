@@ -279,7 +279,7 @@ def check_the_worker():
         "large": {"model": MODEL, "input": texts},
     }
     names = f"{MODEL}; {RERANKER}={reranker};"
-    with worker(MODEL_NAMES=names, DTYPES="fp32", BATCH_SIZES="", BACKEND="torch") as plane:
+    with worker(MODEL_NAMES=names, DTYPES="fp32", BATCH_SIZES="") as plane:
         for name, job in kinds.items():
             plane.jobs.put({"id": name, "input": job})
         found = {name: plane.result(name) for name in kinds}
