@@ -43,7 +43,7 @@ format: .venv/.tested ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
 
 test: .venv/.tested ## run every test but the clients'
-	@scripts/packages chromium
+	@scripts/packages chromium postgresql
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-clients: .venv/.tested ## run the real clients against a running server

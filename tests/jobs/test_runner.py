@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from omnivec.core.errors import Loading, Overloaded
 from omnivec.jobs import runner as module
 from omnivec.jobs import table
@@ -53,10 +55,10 @@ class Work:
         return "refuse" not in url
 
 
-def play(scene: Callable[[Runner, Work], Awaitable[Any]], at_once: int = 300) -> Any:
+def play(scene: Callable[[Runner, Work], Awaitable[Any]], **told: int) -> Any:
     async def run() -> Any:
         work = Work()
-        runner = Runner(open_store(None), work.answer, work.post, at_once)
+        runner = Runner(open_store(None), work.answer, work.post, **told)
         runner.start()
         try:
             async with asyncio.timeout(60):
@@ -208,3 +210,18 @@ def test_a_job_past_its_time_is_stopped_and_forgotten(monkeypatch) -> None:
         assert await runner.store.run(table.take, 9, runner.store.clock()) == []
 
     play(scene)
+
+
+def test_a_store_that_is_full_of_results_takes_no_more(monkeypatch) -> None:
+    monkeypatch.setattr(module, "SWEEP", 0.02)
+
+    async def scene(runner: Runner, work: Work) -> None:
+        await runner.submit(Order("a", b"x" * 100))
+        await runner.wait("a", 60)
+        await until(lambda: runner._full)
+        with pytest.raises(Overloaded) as caught:
+            await runner.submit(Order("b", b"x"))
+        assert caught.value.retry_after == 60
+        assert (await runner.get("a")).status == "COMPLETED"
+
+    play(scene, most_kept=50)

@@ -11,7 +11,7 @@ import pytest
 
 from omnivec.core.errors import Loading, Overloaded
 from omnivec.jobs import table
-from omnivec.jobs.job import DAY, KEPT, Health, Order
+from omnivec.jobs.job import DAY, KEPT, KEPT_SYNC, Health, Order
 from omnivec.jobs.opening import open_store
 from omnivec.jobs.store import StoreError
 
@@ -146,6 +146,17 @@ def test_the_queue_has_an_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(table, "MOST_WAITING", 100)
     with pytest.raises(Overloaded):
         run(store, (table.add, order("d"), NOW))
+
+
+def test_results_of_runsync_go_first_where_there_is_little_room(store: Store) -> None:
+    for number in range(6):
+        keep = KEPT_SYNC if number % 2 else KEPT
+        run(store, (table.add, order(str(number), keep=keep), NOW), (table.take, 1, NOW))
+        run(store, (table.finish, str(number), "COMPLETED", b"x" * 100, None, NOW + number))
+    assert run(store, (table.kept, 600), (table.kept, 450)) == [600, 400]
+    found = run(store, *[(table.get, str(number), NOW) for number in range(6)])
+    assert [job is not None for job in found] == [True, False, True, False, True, True]
+    assert run(store, (table.kept, 50)) == [300]  # the others stay for their half hour
 
 
 def test_one_that_is_refused_does_not_undo_its_neighbours(

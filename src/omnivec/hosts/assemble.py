@@ -146,7 +146,7 @@ def serve(settings: Settings, *, exported: bool = False) -> int:
 def _runner(door: Door, settings: Settings) -> Runner:
     """What runs RunPod's jobs. Raises StoreError."""
     from omnivec.jobs.opening import open_store
-    from omnivec.jobs.runner import Runner
+    from omnivec.jobs.runner import MOST_KEPT, MOST_ON_DISK, Runner
     from omnivec.jobs.webhook import Webhooks
     from omnivec.server.jobs import add_jobs
 
@@ -154,7 +154,8 @@ def _runner(door: Door, settings: Settings) -> Runner:
     if store.recovered:
         log.info("%d jobs that were running when the server ended wait again", store.recovered)
     post = Webhooks(settings.media_allow).post
-    return add_jobs(door, lambda answer: Runner(store, answer, post, settings.max_jobs))
+    most = MOST_KEPT if settings.jobs is None else MOST_ON_DISK
+    return add_jobs(door, lambda answer: Runner(store, answer, post, settings.max_jobs, most))
 
 
 class _Life:

@@ -26,18 +26,31 @@ HOOK_TRIES = 3
 HOOK_PAUSE = 10 * SECOND
 HOOKS = 16
 """Webhooks that are told at once."""
+MOST_KEPT = 2**28
+"""Bytes of results in memory: about those of /runsync at full speed for its minute."""
+MOST_ON_DISK = 2**33
 PAUSE = 1.0
 """Seconds before the store is asked again when it failed, and a full engine that names none."""
 
 
 class Runner:
-    """`answer` does the work, for `at_once` jobs at a time. `post` tells webhooks."""
+    """`answer` does the work, for `at_once` jobs at a time. `post` tells webhooks. Results may
+    take `most_kept` bytes."""
 
-    def __init__(self, store: Store, answer: Answer, post: Post, at_once: int = 300) -> None:
+    def __init__(
+        self,
+        store: Store,
+        answer: Answer,
+        post: Post,
+        at_once: int = 300,
+        most_kept: int = MOST_KEPT,
+    ) -> None:
         self.store = store
         self._answer = answer
         self._post = post
         self._at_once = at_once
+        self._most_kept = most_kept
+        self._full = False
         self._running: dict[str, asyncio.Task[None]] = {}
         self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
         self._wake = asyncio.Event()
@@ -67,7 +80,9 @@ class Runner:
         return self._at_once
 
     async def submit(self, order: Order) -> Job:
-        """Raises Overloaded when too many wait."""
+        """Raises Overloaded when too many wait, or too much is kept for who asks later."""
+        if self._full:
+            raise Overloaded("The store of jobs is full of results.", retry_after=60)
         job = await self.store.run(table.add, order, self.store.clock())
         self._wake.set()
         return job
@@ -184,6 +199,8 @@ class Runner:
                     self._stop(id_)
                 if gone:
                     await self.store.shrink()
+                kept = await self.store.run(table.kept, self._most_kept)
+                self._full = kept > self._most_kept
             except Fault:
                 continue  # the store is tried again at the next look
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from omnivec.core.errors import Overloaded
-from omnivec.jobs.job import Health, Job, Order, Status
+from omnivec.jobs.job import KEPT_SYNC, Health, Job, Order, Status
 
 MOST_WAITING = 10_000
 MOST_BYTES = 2**30
@@ -30,6 +30,7 @@ CREATE = (
         drained INTEGER NOT NULL DEFAULT 0)""",
     "CREATE INDEX IF NOT EXISTS job_queue ON job(status, low, seq, size)",
     "CREATE INDEX IF NOT EXISTS job_expires ON job(expires)",
+    "CREATE INDEX IF NOT EXISTS job_kept ON job(keep, finished, size) WHERE finished IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS job_hook ON job(hook_at) WHERE hook_at IS NOT NULL",
 )
 
@@ -99,14 +100,19 @@ def finish(
     db: Connection, id_: str, status: Status, output: bytes | None, error: str | None, now: int
 ) -> bool:
     """A running job ends; False when it runs no more. The input is kept for who tries again."""
-    done = db.execute(
+    done = int(status == "COMPLETED")
+    ended = db.execute(
         "UPDATE job SET status = ?, output = ?, error = ?, finished = ?, expires = ? + keep, "
         "hook_at = CASE WHEN webhook IS NULL THEN NULL ELSE CAST(? AS BIGINT) END, "
-        "input = CASE WHEN ? = 1 THEN ? ELSE input END "
+        "input = CASE WHEN ? = 1 THEN ? ELSE input END, "
+        "size = CASE WHEN ? = 1 THEN ? ELSE size END "
         "WHERE id = ? AND status = 'IN_PROGRESS' RETURNING id",
-        (status, output, error, now, now, now, int(status == "COMPLETED"), b"", id_),
+        (
+            *(status, output, error, now, now, now),
+            *(done, b"", done, len(output or b""), id_),
+        ),
     )
-    return bool(done.fetchall())
+    return bool(ended.fetchall())
 
 
 def cancel(db: Connection, id_: str, now: int) -> Job | None:
@@ -161,6 +167,29 @@ def expire(db: Connection, now: int) -> list[str]:
     """Deletes what is past its time; the ids."""
     gone = db.execute("DELETE FROM job WHERE expires <= ? AND hook_at IS NULL RETURNING id", (now,))
     return [str(id_) for (id_,) in gone.fetchall()]
+
+
+def kept(db: Connection, most: int) -> int:
+    """How many bytes ended jobs take. Where that is more than `most`, results of /runsync,
+    which were told already, go before their time, the oldest first."""
+    [(total,)] = db.execute(
+        "SELECT coalesce(sum(size), 0) FROM job WHERE finished IS NOT NULL"
+    ).fetchall()
+    if total <= most:
+        return int(total)
+    freed, last = 0, 0
+    for finished, size in db.execute(
+        "SELECT finished, size FROM job WHERE finished IS NOT NULL AND keep <= ? "
+        "AND hook_at IS NULL ORDER BY finished",
+        (KEPT_SYNC,),
+    ).fetchall():
+        if total - freed <= most:
+            break
+        freed, last = freed + size, finished
+    db.execute(
+        "DELETE FROM job WHERE finished <= ? AND keep <= ? AND hook_at IS NULL", (last, KEPT_SYNC)
+    )
+    return int(total - freed)
 
 
 def hooks(db: Connection, now: int, most: int) -> list[tuple[Job, int]]:
