@@ -75,10 +75,6 @@ class Runner:
     def running(self) -> int:
         return len(self._running)
 
-    @property
-    def at_once(self) -> int:
-        return self._at_once
-
     async def submit(self, order: Order) -> Job:
         """Raises Overloaded when too many wait, or too much is kept for who asks later."""
         if self._full:
