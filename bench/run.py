@@ -15,15 +15,26 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import environments, growth, machine, replies, report, soak, suites, tables, texts
+from bench import (
+    environments,
+    growth,
+    machine,
+    replies,
+    report,
+    soak,
+    suites,
+    tables,
+    texts,
+    videos,
+)
 from bench.generators import find_wrk
 from bench.places import ROOT
 from bench.servers import LEFT_OUT, NAMED
 from bench.suites import Suite, Told
 
-ALONE = ("growth", "replies", "soak")  # what is measured of ours alone
+ALONE = ("growth", "replies", "videos", "soak")  # what is measured of ours alone
 HUNDRED_WORDS = ("passage-32", "batch-4", "passage-8", "batch-8x2")
-USUAL = ("default", "rerank", "f32", "growth", "replies")
+USUAL = ("default", "rerank", "f32", "growth", "replies", "videos")
 EVERY = (*suites.NAMED, *ALONE)
 
 
@@ -48,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _gather(samples, growth.measure(told.repeats, told.seconds))
     if "replies" in alone:
         _gather(samples, replies.measure(told.repeats))
+    if "videos" in alone:
+        _gather(samples, videos.measure(told.repeats))
     if "soak" in alone:
         _gather(samples, soak.measure(told.minutes))
     if not told.smoke:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench import answers, figures, models, replies, suites, workloads
+from bench import answers, figures, models, replies, suites, videos, workloads
 from bench.figures import Spread
 from bench.growth import CURVES
 
@@ -70,6 +70,8 @@ def section(result: Result, suite: str) -> list[str]:
         return cost(result)
     if suite == "replies":
         return written(result)
+    if suite == "videos":
+        return decoded(result)
     if suite == "soak":
         return soak(result)
     return comparison(result, suite)
@@ -294,6 +296,22 @@ def written(result: Result) -> list[str]:
         if spent is not None and size is not None:
             reach = f"{number(spent.median)} ({number(spent.low)} to {number(spent.high)})"
             lines.append(_cells([form, "ms", reach, number(size.median)]))
+    return [*lines, ""]
+
+
+def decoded(result: Result) -> list[str]:
+    samples = [one for one in result["samples"] if one["suite"] == "videos"]
+    lines = ["## Frames of a video: ours alone", "", _stamp(result), ""]
+    lines += _head(["", "unit", "time", "frames", f"as long as {videos.SEEKING}"])
+    for way in dict.fromkeys(one["workload"] for one in samples):
+        few = f"{way.split(':')[0]}: {videos.SEEKING}"
+        spent = figures.values(samples, "ms", workload=way)
+        times = Spread.of(figures.ratios(spent, figures.values(samples, "ms", workload=few)))
+        reach = Spread.of(spent.values())
+        count = figures.spread(samples, "frames", workload=way)
+        if reach and times and count:
+            span = f"{number(reach.median)} ({number(reach.low)} to {number(reach.high)})"
+            lines.append(_cells([way, "ms", span, f"{count.median:.0f}", f"{times.median:.2f}"]))
     return [*lines, ""]
 
 

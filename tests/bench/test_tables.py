@@ -143,6 +143,9 @@ def test_the_report_is_written_from_stored_results(
     result["samples"].append({**cost, "suite": "cost"})
     reply = _sample("omnivec", 0, "msgpack, float32", cpu_ms=1.5, mb=9.84)
     result["samples"].append({**reply, "suite": "replies"})
+    for way, ms in (("8 frames", 100.0), ("all frames", 1050.0)):
+        shown = _sample("omnivec", 0, f"a.mp4: {way}", ms=ms, frames=8)
+        result["samples"].append({**shown, "suite": "videos"})
     for x in (1.0, 2.0):
         turn = _sample(
             "omnivec", 0, "soak", x=x, of="mix", requests=5, bad=0, resident_mb=400.0, lag_ms=3.0
@@ -155,6 +158,7 @@ def test_the_report_is_written_from_stored_results(
         "From 64 on: at least 95 %",
         "one request, us: 95.0",
         "| msgpack, float32 | ms | 1.50 (1.50 to 1.50) | 9.84 |",
+        "| a.mp4: all frames | ms | 1,050 (1,050 to 1,050) | 8 | 10.50 |",
         "10 requests of mix in turn, 0 failed; at most 400 MB",
         "What is not measured",
     ):

@@ -246,6 +246,49 @@ def test_each_profile_has_its_port_and_dialect(profile: str, port: int) -> None:
     assert (settings.port, settings.dialect, settings.profile) == (port, profile, profile)
 
 
+def test_intel_reads_its_own_variables() -> None:
+    environ = {
+        "EMBEDDING_MODEL_NAME": "CLIP/clip-vit-b-16",
+        "EMBEDDING_DEVICE": "GPU.1",
+        "EMBEDDING_SERVER_PORT": "9777",
+        "EMBEDDING_USE_OV": "true",
+        "DEFAULT_START_OFFSET_SEC": "2",
+        "DEFAULT_CLIP_DURATION": "-1",
+        "DEFAULT_NUM_FRAMES": "8",
+        "INFER_BATCH_SIZE": "64",
+        "EMBEDDING_OV_MODELS_DIR": "",
+        "http_proxy": "",
+    }
+    loaded = load({"profile": "intel"}, environ)
+    settings = loaded.settings
+    assert settings.models == ("CLIP/clip-vit-b-16",)
+    assert (settings.port, settings.host, settings.device) == (9777, "0.0.0.0", "auto")
+    assert (settings.video_start, settings.video_duration, settings.video_frames) == (2, -1, 8)
+    assert settings.media_root == ("/tmp/videoQnA", "/tmp/dataprep")
+    told = sorted(note.partition(" ")[0] for note in loaded.notes)
+    assert told == ["EMBEDDING_USE_OV", "INFER_BATCH_SIZE"]
+
+
+@pytest.mark.parametrize(("word", "device"), [("CPU", "cpu"), ("NPU", "auto"), ("AUTO", "auto")])
+def test_intels_words_for_devices(word: str, device: str) -> None:
+    settings = load({"profile": "intel"}, {"EMBEDDING_DEVICE": word}).settings
+    assert settings.device == device
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DEFAULT_START_OFFSET_SEC", "-1"),
+        ("DEFAULT_CLIP_DURATION", "-2"),
+        ("DEFAULT_NUM_FRAMES", "-1"),
+        ("DEFAULT_NUM_FRAMES", "many"),
+    ],
+)
+def test_a_wrong_default_of_intels_is_told(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=variable):
+        load({"profile": "intel"}, {variable: value})
+
+
 def test_runpod_lists_are_separated_by_semicolons() -> None:
     environ = {
         "OMNIVEC_PROFILE": "runpod",

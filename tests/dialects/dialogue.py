@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from omnivec.core.errors import Fault, NotFound, UnknownModel, Unsupported
+from omnivec.core.errors import (
+    AbsentFile,
+    BadRequest,
+    Fault,
+    NotFound,
+    UnknownModel,
+    Unsupported,
+    WrongMedium,
+)
 from omnivec.core.nouns import (
     Call,
     Card,
@@ -23,9 +31,9 @@ from omnivec.core.nouns import (
     Encode,
     Extract,
     Findings,
-    Image,
     Item,
     Limits,
+    Manifest,
     Output,
     Relevance,
     Reply,
@@ -34,9 +42,9 @@ from omnivec.core.nouns import (
     Task,
     Text,
     Timing,
-    Url,
     Usage,
     Vectors,
+    Video,
 )
 from omnivec.core.plugins import discover
 from omnivec.core.quantise import quantise
@@ -75,17 +83,27 @@ class Asked(NamedTuple):
     call: Call
 
 
-def route(method: str, path: str, body: bytes, headers: dict[str, str] | None = None) -> Asked:
-    """As the server does it: an exact path before a template, who recognises before who not."""
+def route(
+    method: str,
+    path: str,
+    body: bytes,
+    headers: dict[str, str] | None = None,
+    speaker: str = "openai",
+) -> Asked:
+    """As the server does it: what the profile's dialect keeps to itself before all, an exact
+    path before a template, who recognises before who not."""
     found = []
     for dialect in DIALECTS.values():
         for endpoint in dialect.endpoints:
+            if endpoint.own and dialect.name != speaker:
+                continue
             for prefix in dialect.prefixes:
                 params = _params(prefix + endpoint.path, path)
                 if endpoint.method == method and params is not None:
                     call = Call(method, endpoint.path, body, params, {}, headers or JSON)
                     found.append((Asked(dialect, endpoint, call), len(params)))
     found.sort(key=lambda pair: (pair[1], pair[0].endpoint.recognises is None))
+    found.sort(key=lambda pair: not pair[0].endpoint.own)
     for asked, _ in found:
         if asked.endpoint.recognises is None or asked.endpoint.recognises(_fields(body)):
             return asked
@@ -118,9 +136,10 @@ def ask(
     body: Any = b"",
     headers: dict[str, str] | None = None,
     limits: Limits | None = None,
+    speaker: str = "openai",
 ) -> Reply:
     raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    asked = route(method, path, raw, headers)
+    asked = route(method, path, raw, headers, speaker)
     call = _limited(asked.call, limits)
     try:
         task = asked.endpoint.decode(call)
@@ -157,7 +176,7 @@ def work(task: Task) -> Result:
 
 
 def _outputs(task: Encode | Score | Extract) -> tuple[tuple[Output, ...], int, int]:
-    texts = [_text(item) for item in task.items]
+    texts = [text for item in task.items for text in _texts(task, item)]
     tokens = sum(len(text.split()) for text in texts)
     cut = sum(len(text.split()) > CARD.max_tokens for text in texts)
     if isinstance(task, Encode):
@@ -180,9 +199,27 @@ def _check_images(task: Encode | Score | Extract) -> None:
     named = [(f"[{i}]", item) for i, item in enumerate(task.items)]
     named += [("query", task.query)] if isinstance(task, Score) else []
     for param, item in named:
-        sources = [part.source for part in item.parts if isinstance(part, Image)]
-        if any(isinstance(source, Url) and "refused" in source.url for source in sources):
-            raise Unsupported("This model takes text; it cannot read images.", param=param)
+        for part in item.parts:
+            video = isinstance(part, Video | Manifest)
+            if "refused" in str(getattr(part, "source", "")):
+                raise WrongMedium(
+                    f"This model takes text; it cannot read {'videos' if video else 'images'}.",
+                    param=param,
+                    medium="video" if video else "image",
+                )
+            if "absent" in str(getattr(part, "source", "")):
+                raise AbsentFile("There is no such file here.", param=param)
+            if "broken" in str(getattr(part, "source", "")):
+                raise BadRequest("This is not a picture that can be read.", param=param)
+
+
+def _texts(task: Encode | Score | Extract, item: Item) -> list[str]:
+    """One for each output: of a video that is told by its frames, as many as were asked for."""
+    part = item.parts[0] if item.parts else None
+    if isinstance(task, Encode) and task.each_frame and isinstance(part, Video | Manifest):
+        indexes = part.clip.indexes or range(part.clip.frames) if isinstance(part, Video) else "ab"
+        return [f"frame {index}" for index in indexes]
+    return [_text(item)]
 
 
 def _text(item: Item) -> str:
@@ -238,11 +275,13 @@ def _exchange(path: Path) -> Exchange:
 
 
 def replay(exchange: Exchange) -> str:
-    """The reply as it stands in the file. An id and a time are other ones each time."""
-    reply = ask(exchange.method, exchange.target, exchange.body, exchange.headers)
+    """The reply as it stands in the file. An answer's id is another one each time."""
+    speaker = exchange.path.parent.name
+    reply = ask(exchange.method, exchange.target, exchange.body, exchange.headers, speaker=speaker)
     lines = [str(reply.status), *(f"{name}: {value}" for name, value in reply.headers.items())]
     body = re.sub(r"(rerank|infinity)-[0-9a-f-]{32,}", r"\1-0", reply.body.decode())
     body = re.sub(r'("id":"infinity-0","created":)\d+', r"\g<1>0", body)
+    body = re.sub(r'"id":"[0-9a-f]{32}"', '"id":"0"', body)
     return "\n".join([*lines, "", body]) + "\n"
 
 

@@ -8,7 +8,18 @@ import pytest
 from dialogue import CARD, ask, decode, read, vector
 
 from omnivec.core.errors import BadRequest, Overloaded, TooLong, Unsupported
-from omnivec.core.nouns import Describe, Encode, Item, Limits, Text, Tokens
+from omnivec.core.nouns import (
+    Blob,
+    Describe,
+    Encode,
+    Image,
+    Item,
+    Limits,
+    Text,
+    Tokens,
+    Url,
+    Video,
+)
 from omnivec.dialects import openai
 
 PATHS = ["/v1/embeddings", "/embeddings", "/api/v1/embeddings", "/openai/v1/embeddings"]
@@ -70,6 +81,56 @@ def test_input_in_all_its_shapes(given: Any, parts: list[Text | Tokens]) -> None
 def test_input_that_cannot_be_read(given: Any, param: str) -> None:
     error = refused(input=given)
     assert (error["status"], error["code"], error["param"]) == (400, "INVALID_REQUEST", param)
+
+
+PIXEL = b"\x89PNG\r\n\x1a\n"
+PACKED = "iVBORw0KGgo="
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ({"text": "a"}, (Text("a"),)),
+        ({"text": ""}, (Text(""),)),
+        ({"image": "https://x.org/a"}, (Image(Url("https://x.org/a")),)),
+        ({"image": "data:image/png;base64,AA"}, (Image(Url("data:image/png;base64,AA")),)),
+        ({"image": PACKED, "x": 1}, (Image(Blob(PIXEL)),)),
+        ({"video": "https://x.org/a", "image": None}, (Video(Url("https://x.org/a")),)),
+        ({"text": "a", "image": PACKED}, (Text("a"), Image(Blob(PIXEL)))),
+    ],
+)
+@pytest.mark.parametrize("others", [[], ["b"]])
+def test_what_jinas_clients_mix(given: Any, parts: tuple[Any, ...], others: list[str]) -> None:
+    for given_first in (True, False):
+        found = task(input=[given, *others] if given_first else [*others, given])
+        expected = [Item(parts), *(Item((Text(text),)) for text in others)]
+        assert list(found.items) == (expected if given_first else [*expected[1:], expected[0]])
+
+
+def test_a_batch_of_objects_has_the_same_ceiling() -> None:
+    objects = [{"text": "a", "x": "b", "y": "c"}] * 3
+    assert len(decode("/v1/embeddings", {"input": objects}, Limits(items=3)).items) == 3
+    with pytest.raises(BadRequest, match="at most 2 items"):
+        decode("/v1/embeddings", {"input": objects}, Limits(items=2))
+
+
+@pytest.mark.parametrize("given", ["data:image/jpeg;base64,AA", ["data:image/jpeg;base64,AA"]])
+def test_infinitys_pictures(given: Any) -> None:
+    found = task(input=given, modality="image", encoding_format="base64", dimensions=0)
+    assert found == Encode((Item((Image(Url("data:image/jpeg;base64,AA")),)),))
+    assert task(input=["https://x.org/a", PACKED, {"image": PACKED}], modality="image").items == (
+        Item((Image(Url("https://x.org/a")),)),
+        Item((Image(Blob(PIXEL)),)),
+        Item((Image(Blob(PIXEL)),)),
+    )
+    assert task(input=["data:image/jpeg;base64,AA"]).items[0].parts[0] == Text(
+        "data:image/jpeg;base64,AA"
+    )
+
+
+def test_jinas_name_of_the_encoding() -> None:
+    packed = read(ask("POST", "/v1/embeddings", {"input": "a", "embedding_type": "base64"}))
+    assert isinstance(packed["data"][0]["embedding"], str)
 
 
 def test_a_batch_has_a_ceiling() -> None:
@@ -169,7 +230,15 @@ def test_no_model_is_the_servers_choice(name: str | None) -> None:
         ({"encoding_format": "hex"}, 400, "encoding_format"),
         ({"encoding_format": 5}, 400, "encoding_format"),
         ({"output_dtype": "int8"}, 422, "output_dtype"),
-        ({"modality": "image"}, 422, "modality"),
+        ({"modality": "audio"}, 422, "modality"),
+        ({"modality": "image"}, 400, "input[0]"),
+        ({"modality": "image", "input": [1]}, 400, "input[0]"),
+        ({"modality": "image", "input": ["data:x", "file:///etc/passwd"]}, 400, "input[1]"),
+        ({"input": [{}]}, 400, "input[0]"),
+        ({"input": ["a", {"image": ""}]}, 400, "input[1]"),
+        ({"input": [{"image": "/data/a.png"}]}, 400, "input[0].image"),
+        ({"input": [{"text": 5}]}, 400, "input[0].text"),
+        ({"embedding_type": "hex"}, 400, "encoding_format"),
         ({"truncate": "START"}, 422, "truncate"),
         ({"truncate": "maybe"}, 400, "truncate"),
         ({"truncate_prompt_tokens": 0}, 400, "truncate_prompt_tokens"),

@@ -6,7 +6,7 @@ import pytest
 from dialogue import ask, decode, read
 
 from omnivec.core.errors import BadRequest, ModelFailed
-from omnivec.core.nouns import Image, Item, Limits, Score, Text, Url
+from omnivec.core.nouns import Blob, Image, Item, Limits, Score, Text, Url, Video
 from omnivec.dialects import rerank
 
 PATHS = [
@@ -60,6 +60,16 @@ def refused(**fields: Any) -> dict[str, Any]:
             {"content": [{"type": "image_url", "image_url": {"url": "data:x"}}]},
             (Image(Url("data:x")),),
         ),
+        ({"image": "iVBORw0KGgo="}, (Image(Blob(b"\x89PNG\r\n\x1a\n")),)),
+        (
+            {
+                "content": [
+                    {"type": "text", "text": "a"},
+                    {"type": "video_url", "video_url": "data:x"},
+                ]
+            },
+            (Text("a"), Video(Url("data:x"))),
+        ),
     ],
 )
 def test_documents_in_all_their_shapes(document: Any, parts: Any) -> None:
@@ -76,8 +86,15 @@ def test_documents_in_all_their_shapes(document: Any, parts: Any) -> None:
         ({"content": []}, "documents[0]", 400),
         ({"content": ["a"]}, "documents[0].content[0]", 400),
         ({"content": [{"type": "text"}]}, "documents[0].content[0]", 400),
-        ({"content": [{"type": "image_url", "image_url": {}}]}, "documents[0].content[0]", 400),
-        ({"content": [{"type": "video_url"}]}, "documents[0].content[0]", 422),
+        (
+            {"content": [{"type": "image_url", "image_url": {}}]},
+            "documents[0].content[0].image_url.url",
+            400,
+        ),
+        ({"content": [{"type": "video_url"}]}, "documents[0].content[0]", 400),
+        ({"content": [{"type": "input_audio"}]}, "documents[0].content[0]", 422),
+        ({"image": "file:///etc/passwd"}, "documents[0].image", 400),
+        ({"image": "/data/a.png"}, "documents[0].image", 400),
         (5, "documents[0]", 400),
         (None, "documents[0]", 400),
         (["a"], "documents[0]", 400),

@@ -11,7 +11,19 @@ import msgspec
 import pytest
 from dialogue import CARD, ask, decode, read, route
 
-from omnivec.core.nouns import Encode, Image, Limits, Score
+from omnivec.core.nouns import (
+    Blob,
+    Clip,
+    Encode,
+    File,
+    Image,
+    Limits,
+    Manifest,
+    Score,
+    Text,
+    Url,
+    Video,
+)
 
 SEEDS = Path(__file__).parents[2].parent / "shared" / "seeds"
 
@@ -100,3 +112,107 @@ def test_the_seeds_error_table() -> None:
     assert (wide.status, read(wide)["error"]["code"]) == (422, "INVALID_REQUEST")
     long = ask("POST", "/v1/embeddings", {**first, "input": ["a"] * 2049})
     assert (long.status, read(long)["error"]["code"]) == (400, "INVALID_REQUEST")
+
+
+# ── 003: Intel ───────────────────────────────────────────────────────────────────────────
+
+
+def intel_bodies() -> list[dict[str, Any]]:
+    """Those of its three curl lines."""
+    found = re.findall(r"-d '(\{.*?\})'", seed("003"), re.DOTALL)
+    return [msgspec.json.decode(body) for body in found]
+
+
+def intel_inputs() -> list[dict[str, Any]]:
+    """Its input objects, which begin on a line of their own; the last ones of the curl lines."""
+    text, found, end = seed("003"), [], 0
+    for match in re.finditer(r'(?:^|"input": )(?=\{\s*"type": )', text, re.MULTILINE):
+        if match.end() >= end:
+            given, end = json.JSONDecoder().raw_decode(text, match.end())
+            found.append(given)
+    return found
+
+
+PAGE = Clip(frames=64)
+EXPECTED: dict[str, list[Any]] = {
+    "text": [Text("A photo of a cat"), Text("A photo of a dog")],
+    "image_url": [Image(Url("https://example.com/photo.jpg"))],
+    "video_frames": [Image(Url("https://example.com/frame1.jpg")), Image(Blob(b"frame"))],
+    "video_url": [Video(Url("https://example.com/video.mp4"), PAGE)],
+    "video_base64": [Video(Blob(b"film"), PAGE)],
+    "image_base64": [Image(Blob(b"image"))],
+    "frames_batch": [Manifest(File("/data/manifests/frames.json"))],
+}
+BYTES = {
+    "<base64_encoded_image>": "aW1hZ2U=",
+    "<base64_frame>": "ZnJhbWU=",
+    "<base64_encoded_video>": "ZmlsbQ==",
+}
+
+
+def test_every_intel_input_becomes_its_nouns() -> None:
+    inputs = intel_inputs()
+    assert [one["type"] for one in inputs] == [
+        *("text", "text", "image_url", "image_base64", "video_frames"),
+        *("video_url", "video_base64", "video_file", "frames_batch"),
+        *("text", "image_url", "video_file"),
+    ]
+    for given in inputs:
+        raw = msgspec.json.encode({"model": CARD.name, "input": given, "encoding_format": "float"})
+        for stands_for, data in BYTES.items():  # what the page only describes
+            raw = raw.replace(stands_for.encode(), data.encode())
+        assert route("POST", "/embeddings", raw).dialect.name == "intel"
+        task = decode("/embeddings", raw)
+        assert isinstance(task, Encode)
+        parts = [part for item in task.items for part in item.parts]
+        if given["type"] == "video_file":
+            assert parts == [Video(File(given["video_path"]), PAGE)]
+        else:
+            assert parts == EXPECTED[given["type"]][: len(parts)]
+        frames = given["type"].startswith(("video_url", "video_base64", "video_file", "frames_b"))
+        assert task.each_frame == frames
+
+
+def test_every_intel_curl_is_answered() -> None:
+    bodies = intel_bodies()
+    assert [body["input"]["type"] for body in bodies] == ["text", "image_url", "video_file"]
+    for body in bodies:
+        reply = read(ask("POST", "/embeddings", {**body, "model": CARD.name}))
+        rows = reply.pop("embedding")
+        assert not reply
+        lengths = {len(row) if isinstance(row, list) else 0 for row in rows}
+        single = body["input"]["type"] != "video_file"
+        assert (len(rows), lengths) == ((CARD.dims, {0}) if single else (64, {CARD.dims}))
+
+
+def test_every_key_and_text_of_the_intel_page() -> None:
+    """The words that the page gives its errors, but for the client's own in them."""
+    text = seed("003")
+    told = {
+        json.loads(found)["detail"]
+        for found in re.findall(r'^\{ "detail": .*\}$', text, re.MULTILINE)
+    }
+    fixed = {
+        "Model is not healthy",
+        "Model is not initialized",
+        "File not found: <path>",
+        "Invalid input data: <error_message>",
+        "Error creating embedding: <error_message>",
+        "Error listing models: <error_message>",
+    }
+    assert told - fixed == {
+        "Model mismatch: requested model 'X' does not match the currently loaded model 'Y'. "
+        "Please use the correct model name or restart the server with the desired model."
+    }
+    mismatch = ask("POST", "/embeddings", intel_bodies()[0])
+    assert mismatch.status == 400
+    assert read(mismatch)["detail"].startswith("Model mismatch: ")
+    assert read(mismatch)["detail"].endswith(
+        "Please use the correct model name or restart the server with the desired model."
+    )
+    listed = json.loads(re.search(r'^\{ "current_model": .*\}$', text, re.MULTILINE).group())  # type: ignore[union-attr]
+    ours = read(ask("GET", "/models", speaker="intel"))
+    assert listed["total_models"] == 19
+    for family, names in listed["available_models"].items():
+        assert ours["available_models"][family] == names
+    assert ours.keys() == listed.keys()

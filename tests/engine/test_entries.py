@@ -9,6 +9,7 @@ import pytest
 from omnivec.core.nouns import Wishes
 from omnivec.core.plugins import discover
 from omnivec.core.settings import Settings
+from omnivec.core.towers import ARCHITECTURES as TOWERS
 from omnivec.engine.catalog import DEFAULT, LATEST, WORD, catalog
 from omnivec.engine.entries import KINDS, Entry, Facts, Profile, over
 from omnivec.engine.hub import locate_here
@@ -90,15 +91,16 @@ def test_profiles_ask_for_what_the_model_has(entry: Entry) -> None:
 def test_what_is_listed_can_be_run(entry: Entry) -> None:
     """By a graph of our own, by none at all, or by transformers, where the entry says so."""
     if entry.extra is None:
-        ours = entry.architecture in {*ARCHITECTURES, *WEIGHTLESS}
+        ours = entry.architecture in {*ARCHITECTURES, *TOWERS, *WEIGHTLESS}
         assert ours or (entry.id in STATIC and entry.architecture is None)
+        sees = entry.architecture in TOWERS
+        assert entry.card().modalities == (("text", "image") if sees else ("text",))
     else:
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
         assert entry.extra == "torch"
         assert entry.architecture not in ARCHITECTURES
         assert entry.architecture in CONFIG_MAPPING_NAMES
-    assert entry.card().modalities == ("text",)
 
 
 @each

@@ -232,3 +232,31 @@ def test_a_model_is_loaded_and_unloaded_by_request() -> None:
             await engine.run(Keep("x", "load"))
 
     within(work, fake("a"))
+
+
+def test_a_closed_engine_loads_nothing_more() -> None:
+    async def work(engine: LocalEngine) -> None:
+        waiting = asyncio.create_task(engine.run(ask("slow")))
+        await asyncio.sleep(0.05)
+        await engine.close()
+        with pytest.raises(Loading):
+            await waiting
+        with pytest.raises(Loading):
+            await engine.run(ask("a"))
+
+    within(work, fake("a"), fake("slow", load=0.3), lazy=True)
+
+
+def test_a_bug_in_a_load_fails_that_model_and_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    async def work(engine: LocalEngine) -> None:
+        monkeypatch.setattr(engine._roster, "_make_room", broken)
+        with pytest.raises(LoadFailed):
+            await engine.run(ask("a"))
+        assert "KeyError" in engine._residents["a"].card.reason
+
+    within(work, fake("a"), lazy=True)

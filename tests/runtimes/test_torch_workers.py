@@ -15,11 +15,12 @@ import torch
 
 from checkpoints import truncate_weights
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Head, Pool
+from omnivec.core.nouns import Head, Pool, Scale
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import budget, frames
 from omnivec.runtimes._torch.workers import LANES, Workers
 from omnivec.runtimes.torch import PLUGIN, _places
+from towers import SIZE, build_towers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,3 +183,16 @@ def test_a_rate_is_measured_on_the_session_itself(tiny) -> None:
     assert budget.rate_of(session, 256, session._positions()) > 0
     assert session._positions() == 63
     assert {array.shape for array in budget.rows(256, 63).values()} == {(4, 63)}
+
+
+def test_bytes_go_to_a_worker_with_a_tower(tmp_path) -> None:
+    checkpoint = Checkpoint("tiny", build_towers("clip", tmp_path))
+    head = Head("tower", (Scale(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3)).astype(np.uint8)
+    here = PLUGIN.open(checkpoint, "image", head, "cpu", "f32")
+    workers = Workers(checkpoint.part("image"), head, ["cpu"], "f32")
+    try:
+        got = workers.run({"pixel_values": pixels})["output"]
+    finally:
+        workers.close()
+    np.testing.assert_allclose(got, here.run({"pixel_values": pixels})["output"], atol=1e-6)

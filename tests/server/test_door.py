@@ -4,17 +4,23 @@ import asyncio
 import json
 import logging
 
+import msgspec
 import pytest
 from serving import CARD, OPENAI, TinyEngine, Wire, embeddings, models
 
 from omnivec.core.errors import Overloaded, TooLong, Unsupported
-from omnivec.core.nouns import Call, Reply
+from omnivec.core.nouns import Call, Clip, Limits, Reply
 from omnivec.core.plugins import discover
+from omnivec.core.seams import Endpoint
 from omnivec.core.settings import Settings
 from omnivec.server.door import Door, placed
 from omnivec.server.metrics import Metrics
 
 INPUTS = Wire("synesis", embeddings(recognises=lambda fields: "inputs" in fields))
+
+
+async def page(_call: Call) -> Reply:
+    return Reply(b'"a page"')
 
 
 def door(*dialects, engine=None, **settings) -> Door:
@@ -133,9 +139,6 @@ def test_two_dialects_that_claim_one_path_are_refused_at_the_start():
 
 
 def test_a_page_cannot_take_a_dialects_path():
-    async def page(_call: Call) -> Reply:
-        return Reply(b"")
-
     with pytest.raises(RuntimeError, match="two routes"):
         door().add_page("/v1/models", page)
 
@@ -277,3 +280,50 @@ def test_a_large_body_is_read_by_its_own_dialect(body: object, status: int, firs
 def test_a_large_body_of_another_type_is_refused():
     reply = ask(door(*REAL.values()), {"input": "a" * 70_000}, content_type="text/plain")
     assert reply.status == 415
+
+
+def own(path: str) -> Endpoint:
+    return msgspec.structs.replace(models(path), own=True, encode=lambda *_: Reply(b'"its own"'))
+
+
+@pytest.mark.parametrize(
+    ("speaker", "listed", "health"),
+    [("openai", "data", "a page"), ("intel", "its own", "its own")],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_path_of_its_own_is_answered_under_the_dialects_profile(speaker, listed, health, turned):
+    both = [Wire("openai", embeddings(), models(), models("/models")),
+            Wire("intel", own("/models"), own("/health"))]  # fmt: skip
+    at = door(*(reversed(both) if turned else both), dialect=speaker)
+    at.add_page("/health", page)
+    for path, told in (("/models", listed), ("/health", health), ("/v1/models", "data")):
+        reply = get(at, path)
+        assert reply.status == 200
+        assert told in json.loads(reply.body)
+    templates = [route.template for route in at.routes]
+    assert len(templates) == len(set(templates))
+
+
+def test_intels_paths_beside_the_others():
+    dialects = discover("dialects").values()
+    intel, openai = door(*dialects, dialect="intel"), door(*dialects)
+    assert "current_model" in json.loads(get(intel, "/models").body)
+    assert json.loads(get(intel, "/health").body) == {"status": "healthy"}
+    assert "data" in json.loads(get(intel, "/v1/models").body)
+    assert "data" in json.loads(get(openai, "/models").body)
+    assert get(openai, "/health").status == 404  # here no page has it
+    for at in (intel, openai):
+        assert get(at, "/model/current").status == 200
+        typed = ask(at, {"input": {"type": "text", "text": ["hi"]}}, "/embeddings")
+        assert json.loads(typed.body)["embedding"] == [[2, 1, 0, 0]]
+        assert "data" in json.loads(ask(at, {"input": ["hi"]}, "/embeddings").body)
+        assert json.loads(ask(at, {"input": {"type": "text"}}, "/embeddings").body)["detail"]
+    assert "detail" in json.loads(ask(intel, {"text": "hi"}, "/embeddings").body)
+    assert "error" in json.loads(ask(openai, {"text": "hi"}, "/embeddings").body)
+
+
+def test_what_a_request_leaves_open_of_a_video_comes_from_the_settings():
+    at = door(video_start=1.5, video_duration=-1, video_frames=8, max_items=7, default_dims=2)
+    assert at.limits == Limits(7, 2, Clip(start=1.5, duration=None, frames=8))
+    assert door(video_duration=0).limits.clip.duration == 0
+    assert door().limits == Limits()

@@ -82,10 +82,10 @@ def test_every_post_has_a_body_with_an_example_and_a_curl_line(described):
 
 def test_dialects_that_share_a_path_are_one_operation_with_several_bodies(described):
     operation = described["paths"]["/v1/embeddings"]["post"]
-    assert operation["tags"] == ["openai", "synesis"]
+    assert operation["tags"] == ["openai", "intel", "synesis", "vllm"]
     body = operation["requestBody"]["content"]["application/json"]
-    assert len(body["schema"]["oneOf"]) == 2
-    assert set(body["examples"]) == {"openai", "synesis"}
+    assert len(body["schema"]["oneOf"]) == 4
+    assert set(body["examples"]) == {"openai", "intel", "synesis", "vllm"}
 
 
 def test_paths_that_do_the_same_are_told_of_together(described):
@@ -94,7 +94,22 @@ def test_paths_that_do_the_same_are_told_of_together(described):
     assert "`/api/v1/models`" in described["paths"]["/v1/models"]["get"]["description"]
     assert "/embeddings" not in described["paths"]
     told = described["paths"]["/v1/embeddings"]["post"]["description"]
-    assert "`/embeddings` (openai only)" in told
+    assert "`/embeddings` (openai, intel, vllm only)" in told
+    assert "`/api/v1/embeddings` (openai, vllm only)" in told
+
+
+def test_intels_routes_are_shown_and_its_own_under_its_profile(described):
+    assert {"/model/list", "/model/current", "/model/capabilities"} <= described["paths"].keys()
+    schemas = described["components"]["schemas"]
+    kinds = schemas["IntelEmbeddingRequest"]["properties"]["input"]["discriminator"]["mapping"]
+    assert len(kinds) == 9
+    keys = schemas["SegmentConfig"]["properties"]
+    assert {"startOffsetSec", "clip_duration", "num_frames", "frame_indexes"} <= keys.keys()
+    assert described["paths"]["/health"]["get"]["tags"] == ["server"]
+    app, settings, _ = build(discover("dialects"), dialect="intel")
+    own = json.loads(document(app.door, settings, "some/model"))
+    assert own["paths"]["/health"]["get"]["tags"] == ["intel"]
+    assert own["paths"]["/models"]["get"]["tags"] == ["intel"]
 
 
 def test_faults_are_shown_in_each_dialects_envelope_and_status(described):

@@ -55,7 +55,10 @@ def test_models_are_told_as_they_are():
     full = msgspec.structs.replace(
         CARD, family="encoder", kinds=kinds, sparse_dims=None, token_dims=8, max_tokens=512
     )
-    engine.cards = (full, msgspec.structs.replace(CARD, name="later", state="loading"))
+    engine.cards = (
+        full,
+        msgspec.structs.replace(CARD, name="later", state="loading", awaited=True),
+    )
     with running(engine=engine) as server:
         server.app.door.metrics.stats = lambda: {CARD.name: {"queued": 7.0, "running": 2.0}}
         told = frame(server)

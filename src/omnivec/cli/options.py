@@ -100,6 +100,9 @@ FLAGS: Mapping[str, Flag] = {
         "FILE|URL",
     ),
     "max_jobs": Flag("Jobs that run at once.", "N"),
+    "video_start": Flag("Where frames of a video begin when a request names none.", "SECONDS"),
+    "video_duration": Flag("How much of a video is looked at then; -1 for all.", "SECONDS"),
+    "video_frames": Flag("Frames of a video when a request names none; 0 for all.", "N"),
     "cache": Flag(
         "Keep finished vectors on disk, up to a size: 500MB, or 2GB,FOLDER. Off by default.",
         "SIZE[,FOLDER]",

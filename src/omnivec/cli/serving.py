@@ -10,7 +10,8 @@ import typer
 
 from omnivec.cli.options import FLAGS, settings, takes_settings
 from omnivec.core.exposure import check_exposure
-from omnivec.core.settings import Loaded, Settings, SettingsError, mask
+from omnivec.core.settings import Loaded, Settings, SettingsError
+from omnivec.core.values import mask
 
 Models = Annotated[
     list[str] | None,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
+from omnivec.core import towers
+
 if TYPE_CHECKING:
     from omnivec.core.adapter import Adapter
 
@@ -52,6 +54,7 @@ class Checkpoint:
         self.overrides: Mapping[str, Any] = overrides or {}
         self.options: Mapping[str, str] = options or {}
         self.adapters = tuple(adapters)
+        self.share = 1.0  # of its weights, of which a tower's part has some
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -65,13 +68,25 @@ class Checkpoint:
         return str(self.config.get("model_type", ""))
 
     def part(self, graph: str) -> Checkpoint:
-        """The model of its own that the folder `graph` holds, as a Router's routes have; this
-        checkpoint itself where there is no such folder."""
-        if not self.has(f"{graph}/config.json"):
+        """What the graph of that name is made of: the model of its own that the folder `graph`
+        holds, as a Router's routes have; of a model of two towers ("text", "image") the files
+        under that tower's section of config.json; else this checkpoint itself."""
+        folder, _, tower = graph.rpartition("/")
+        if self.has(f"{graph}/config.json"):
+            return self._beneath(self.path(graph))
+        if folder:
+            return self.part(folder).part(tower)
+        section = towers.section(self.config, graph)
+        if section is None:
             return self
+        made = self._beneath(self.folder)
+        made.config, made.share = section, towers.share(self.config, graph)
+        return made
+
+    def _beneath(self, folder: Path) -> Checkpoint:
         return Checkpoint(
             self.name,
-            self.path(graph),
+            folder,
             revision=self.revision,
             overrides=self.overrides,
             options=self.options,
@@ -129,8 +144,9 @@ class Checkpoint:
         return pickled
 
     def size(self) -> int:
-        """Bytes of the main graph's weights. Raises CheckpointError."""
-        return sum(file.stat().st_size for file in self.weights())
+        """Bytes of the main graph's weights; of a tower about its part of them. Raises
+        CheckpointError."""
+        return int(self.share * sum(file.stat().st_size for file in self.weights()))
 
     def _weights(self, file: str) -> list[Path]:
         """That file, or the parts that its index lists. Raises CheckpointError for a gap."""

@@ -2,7 +2,8 @@
 
     Fault
     ├─ BadRequest        400  the request itself is wrong; `param` names the field
-    │  └─ TooLong        400  an input exceeds the model's window and truncation was refused
+    │  ├─ TooLong        400  an input exceeds the model's window and truncation was refused
+    │  └─ AbsentFile     400  a file of this machine that cannot be read here
     ├─ Unauthorized      401  no key, or a wrong one
     ├─ Forbidden         403  a key without this right, or a source that settings do not allow
     ├─ NotFound          404  no such path
@@ -12,6 +13,7 @@
     ├─ TooLarge          413
     ├─ WrongType         415  a content type that this path does not read
     ├─ Unsupported       422  well formed, but this model cannot do it
+    │  └─ WrongMedium    422  it cannot read an image, or a video
     ├─ Overloaded        429  the queue is full; comes with `retry_after`
     ├─ ModelFailed       500  the model raised, hung, or gave numbers that are not finite
     └─ Loading           503  the model is not ready yet, or is going away; with `retry_after`
@@ -53,6 +55,10 @@ class BadRequest(Fault):
 
 class TooLong(BadRequest):
     code = "input_too_long"
+
+
+class AbsentFile(BadRequest):
+    code = "file_not_found"
 
 
 class Unauthorized(Fault):
@@ -97,6 +103,21 @@ class WrongType(Fault):
 class Unsupported(Fault):
     code = "unsupported"
     status = 422
+
+
+class WrongMedium(Unsupported):
+    """`medium` is "image" or "video"."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        medium: str = "image",
+    ) -> None:
+        super().__init__(message, param=param, retry_after=retry_after)
+        self.medium = medium
 
 
 class Overloaded(Fault):

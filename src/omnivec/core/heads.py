@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from omnivec.core.nouns import Array, Dense, Floats, Head, LayerNorm, Normalize, Pool, Vocabulary
+from omnivec.core.nouns import (
+    Array,
+    Contrast,
+    Dense,
+    Floats,
+    Head,
+    LayerNorm,
+    Normalize,
+    Pool,
+    Scale,
+    Vocabulary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +32,12 @@ if TYPE_CHECKING:
 Files: TypeAlias = "Mapping[str, Mapping[str, Array]]"
 Mode: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
 
+PICTURES: Mapping[str, str] = {
+    "pixel_values": "image_grid_thw",
+    "pixel_values_videos": "video_grid_thw",
+}
+"""What a batch of texts with pictures and videos has of them, and of the sizes of each: arrays
+whose first axis is not the batch's."""
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default; the files do not carry it
 NORM_FLOOR = 1e-12  # torch.nn.functional.normalize's
 MASK_FLOOR = 1e-9  # sentence-transformers' Pooling's
@@ -67,9 +84,10 @@ def apply(
     `weights` are tensors by file, then by name. `pool_mask` [B, T] says which of the unmasked
     tokens are pooled (sentence-transformers' `include_prompt: false`) and `output_mask` [B, T]
     which tokens a head of kind "tokens" keeps; None means all that are attended to.
-    Raises ValueError for kinds "logits" and "words", which begin with the architecture's own.
+    Raises ValueError for kinds "logits", "words", "contrast" and "tower", which need what is the
+    architecture's own.
     """
-    if head.kind in ("logits", "words"):
+    if head.kind in ("logits", "words", "contrast", "tower"):
         raise ValueError(f"a head of {head.kind} belongs to the architecture")
     x = hidden.astype(np.float32)
     if head.kind == "tokens":
@@ -77,7 +95,7 @@ def apply(
     for step in head.steps:
         if isinstance(step, Pool):
             x = pool(step, x, mask, mask if pool_mask is None else pool_mask)
-        elif not isinstance(step, Vocabulary):
+        elif not isinstance(step, Vocabulary | Contrast | Scale):
             x = _project(step, x, weights)
     return x
 
@@ -95,6 +113,13 @@ def words(step: Vocabulary, logits: Floats, pool_mask: Array) -> Floats:
     for _ in range(step.function.count("log1p")):
         weights = np.log1p(weights)
     return np.asarray(weights.max(axis=1) if step.mode == "max" else weights.sum(axis=1))
+
+
+def scaled(step: Scale, pixels: Array) -> Floats:
+    """uint8 [.., 3] to float32 [.., 3], rounded where transformers' processors round."""
+    bright = (pixels.astype(np.float64) * step.factor).astype(np.float32)
+    mean, std = (np.array(each, np.float32) for each in (step.mean, step.std))
+    return np.asarray((bright - mean) / std)
 
 
 def activation(name: str) -> str:

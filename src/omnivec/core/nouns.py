@@ -29,12 +29,29 @@ Dtype: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubi
 # ── the wire, unread ─────────────────────────────────────────────────────────────────────
 
 
+class Clip(msgspec.Struct, frozen=True):
+    """Which frames of a video; `start` and `duration` in seconds, None to the end.
+
+    Within that window, what comes first of: `indexes`, counted from the video's start; `fps`
+    frames a second; every `interval`-th; `frames` of them evenly, 0 for all.
+    """
+
+    start: float = 0.0
+    duration: float | None = None
+    indexes: tuple[int, ...] = ()
+    fps: float | None = None
+    interval: int | None = None
+    frames: int = 64
+
+
 class Limits(msgspec.Struct, frozen=True):
     """What one request may ask, from the settings. `dims` is the vectors' length when a
-    request names none (None: as long as the model makes them)."""
+    request names none (None: as long as the model makes them), `clip` what it leaves open of
+    a video."""
 
     items: int = 2048
     dims: int | None = None
+    clip: Clip = Clip()
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -97,24 +114,15 @@ class Image(msgspec.Struct, frozen=True, tag=True):
     source: Source
 
 
-class Clip(msgspec.Struct, frozen=True):
-    """Which frames of a video; `start` and `duration` in seconds, None to the end.
-
-    Within that window, what comes first of: `indexes`, counted from the video's start; `fps`
-    frames a second; every `interval`-th; `frames` of them evenly, 0 for all.
-    """
-
-    start: float = 0.0
-    duration: float | None = None
-    indexes: tuple[int, ...] = ()
-    fps: float | None = None
-    interval: int | None = None
-    frames: int = 64
-
-
 class Video(msgspec.Struct, frozen=True, tag=True):
     source: Source
     clip: Clip = Clip()
+
+
+class Manifest(msgspec.Struct, frozen=True, tag=True):
+    """Frames that a JSON file on the server lists: one output for each of its entries."""
+
+    source: File
 
 
 class Pixels(msgspec.Struct, frozen=True):
@@ -132,7 +140,7 @@ class Film(msgspec.Struct, frozen=True):
 
 Loaded: TypeAlias = Text | Tokens | Pixels | Film
 """A part when its media were fetched and decoded."""
-Part: TypeAlias = Loaded | Image | Video
+Part: TypeAlias = Loaded | Image | Video | Manifest
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -153,7 +161,8 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     vectors that are wanted, all of them from one pass through the model; empty means dense
     ones, or else what the model makes. `profile` names one of the model's (`Card.profiles`),
     which says what the request leaves open; where `yields` is set, its `kinds` win over the
-    request's. `adapter` is one of the model's, by its name.
+    request's. `adapter` is one of the model's, by its name. `each_frame`: a Video part gives
+    one output for each frame.
     """
 
     items: tuple[Item, ...]
@@ -168,6 +177,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     adapter: str | None = None
     profile: str | None = None
     yields: bool = False
+    each_frame: bool = False
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
@@ -431,7 +441,24 @@ class Vocabulary(msgspec.Struct, frozen=True, tag=True):
     function: Literal["relu", "log1p_relu", "log1p_log1p_relu"]
 
 
-Step: TypeAlias = Pool | Dense | LayerNorm | Normalize | Vocabulary
+class Contrast(msgspec.Struct, frozen=True, tag=True):
+    """A language model's pooled states [B, H] to [B, 1]: how much greater the logit of the token
+    `yes` is than that of `no`. No other row of its head is computed."""
+
+    yes: int
+    no: int
+
+
+class Scale(msgspec.Struct, frozen=True, tag=True):
+    """A picture's channels, uint8 [.., 3], to (x * factor - mean) / std; core/heads.py. It comes
+    first among the steps of whatever head has one."""
+
+    factor: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+Step: TypeAlias = Pool | Dense | LayerNorm | Normalize | Vocabulary | Contrast | Scale
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -444,6 +471,10 @@ class Head(msgspec.Struct, frozen=True):
     kind "words": `steps` is one Vocabulary, after the architecture's own language model head.
     "output" [N] is what is not 0 of all rows; "rows" and "columns", int64 [N], say where it
     is, row after row and in each by columns.
+    kind "contrast": `steps` are a Pool and a Contrast, whose rows are of the architecture's own
+    language model head, [B, 1].
+    kind "tower": a tower's own pooling and projection, one vector for each row, [B, d]. For
+    pictures `steps` is one Scale, which comes before all else; for texts there are none.
 
     The session returns the result under the name "output", as float32. `also` are further
     outputs of the same pass, under names of their own. The mask of a "tokens" head comes as
@@ -451,6 +482,6 @@ class Head(msgspec.Struct, frozen=True):
     attended to is kept, without "NAME_mask" none is.
     """
 
-    kind: Literal["tokens", "pooled", "logits", "words"]
+    kind: Literal["tokens", "pooled", "logits", "words", "contrast", "tower"]
     steps: tuple[Step, ...] = ()
     also: Mapping[str, Head] = {}

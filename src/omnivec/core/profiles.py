@@ -13,11 +13,13 @@ import msgspec
 
 class Profile(msgspec.Struct, frozen=True):
     """`defaults` by setting. `variables`: which setting an environment variable sets.
+    `words`: by variable, what some of its values are called here, in lower case and up to a dot.
     `unused`: variables that are read by nobody here, and why. `file`: a shell-style list of
     the same variables, below /etc/default."""
 
     defaults: Mapping[str, object]
     variables: Mapping[str, str] = {}
+    words: Mapping[str, Mapping[str, str]] = {}
     unused: Mapping[str, str] = {}
     file: str | None = None
 
@@ -41,13 +43,50 @@ PROFILES: Mapping[str, Profile] = {
     ),
     # the container listens on 8000 whatever the port outside is called
     "intel": Profile(
-        defaults={"dialect": "intel", "host": "0.0.0.0", "port": 8000},  # noqa: S104 - as above
+        defaults={
+            "dialect": "intel",
+            "host": "0.0.0.0",  # noqa: S104 - as above
+            "port": 8000,
+            "media_root": ("/tmp/videoQnA", "/tmp/dataprep"),  # noqa: S108 - where its clients put files
+        },
         variables={
             "EMBEDDING_MODEL_NAME": "models",
             "EMBEDDING_DEVICE": "device",
             "EMBEDDING_SERVER_PORT": "port",
+            "DEFAULT_START_OFFSET_SEC": "video_start",
+            "DEFAULT_CLIP_DURATION": "video_duration",
+            "DEFAULT_NUM_FRAMES": "video_frames",
         },
-        unused={"EMBEDDING_USE_OV": "choose with --runtime openvino or --runtime torch"},
+        # its GPU and NPU are Intel's, of which no runtime here knows
+        words={"EMBEDDING_DEVICE": {"gpu": "auto", "npu": "auto"}},
+        unused={
+            "EMBEDDING_USE_OV": "choose with --runtime openvino or --runtime torch",
+            **dict.fromkeys(("MODEL_NAME", "VCLIP_MODEL"), "set EMBEDDING_MODEL_NAME"),
+            **dict.fromkeys(
+                ("INFER_BATCH_SIZE", "VIDEO_FRAME_BATCH_SIZE"),
+                "batches are formed by tokens: --max-batch-tokens",
+            ),
+            **dict.fromkeys(
+                ("EMBEDDING_OV_MODELS_DIR", "EMBEDDING_OV_CACHE_DIR", "OV_CACHE_DIR"),
+                "no converted model is kept on disk",
+            ),
+            **dict.fromkeys(
+                ("PREPROCESS_WORKERS", "VIDEO_FRAME_DECODER_WORKERS", "OV_PERFORMANCE_MODE"),
+                "the engine divides the cores itself",
+            ),
+            **dict.fromkeys(
+                (
+                    "VIDEO_FRAME_QUEUE_SIZE",
+                    "VIDEO_FRAME_SHM_POOL_BLOCK_SIZE",
+                    "VIDEO_FRAME_SHM_POOL_BLOCKS_MULTIPLIER",
+                ),
+                "frames are not kept in shared memory",
+            ),
+            **dict.fromkeys(
+                ("EMBEDDING_STATIC_SEQ_LEN", "EMBEDDING_CHUNK_LONG_TEXT"),
+                "a long text is cut at the model's window: --overflow",
+            ),
+        },
     ),
     "runpod": Profile(
         defaults={

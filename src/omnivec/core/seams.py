@@ -57,6 +57,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     `counted` names the operation in the metrics ("embeddings", "rerank", "similarity").
     `items` names the request's field that holds the task's items, or one field for each: a
     fault about item 1 is then told as `input[1]`, or as the second of those fields.
+    `own`: answered only where this dialect is the profile's, and there in place of any other
+    endpoint or page of that path.
     `accept` is the header that a person must send to be answered in JSON, where not everyone is.
     """
 
@@ -72,6 +74,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     counted: str | None = None
     items: str | tuple[str, ...] = ""
     accept: str = ""
+    own: bool = False
 
 
 class Dialect(Protocol):
@@ -110,7 +113,16 @@ class Session(Protocol):
         a head pools over less than it attends to `pool_mask` int64 [B, T], and the masks of
         heads of single tokens (see Head). A token that such a mask keeps is computed even where
         `attention_mask` is 0: no token sees it then, but it sees the others.
+        A text in which pictures and videos are shown comes with those of the whole batch, in the
+        order in which its rows show them: `pixel_values` uint8 [n, H, W, 3], or patch by patch
+        [P, K, 3], a patch's pixels frame by frame and row by row, with `image_grid_thw` int64
+        [n, 3]: how many patches each picture has in time, from top to bottom and from left to
+        right; and `pixel_values_videos`, `video_grid_thw` in the same way.
         Where the checkpoint has adapters `adapter` int64 [B]: each row's number, 0 for none.
+        A tower of pictures takes `pixel_values` uint8 [B, H, W, 3], all of its one size; one
+        for any size (NaFlex) `pixel_values` uint8 [B, N, D], a patch's D bytes row by row with
+        the channel last, and `spatial_shapes` int64 [B, 2]: how many rows and columns of
+        patches there are, the first of the N, which lie row by row.
         Out: `output` and what the head has besides, float32. `alone`: no other batch runs or
         waits, so this one may have the whole device."""
         ...

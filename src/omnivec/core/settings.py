@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from omnivec.core import machine, sizes
 from omnivec.core.profiles import PROFILES, Profile
-from omnivec.core.values import accepted, convert
+from omnivec.core.values import accepted, convert, mask
 
 Dialect: TypeAlias = Literal["openai", "synesis", "intel", "runpod", "sie"]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
@@ -71,6 +71,9 @@ class Settings(msgspec.Struct, frozen=True):
     default_dims: Count | None = None
     jobs: str | None = None  # where jobs are kept: a file, a URL of PostgreSQL; None: in memory
     max_jobs: Count = 300  # that run at once
+    video_start: Annotated[float, Meta(ge=0)] = 0.0  # seconds; of a request that says nothing
+    video_duration: Annotated[float, Meta(ge=-1)] = -1.0  # seconds; -1: to the end
+    video_frames: Annotated[int, Meta(ge=0)] = 64  # 0: all
     cache: str | None = None  # SIZE[,FOLDER] for finished vectors on disk; None or "off": none
     overflow: Literal["truncate", "refuse"] = "truncate"
     token_ids: Literal["cl100k", "model", "refuse"] = "cl100k"  # noqa: S105 - a vocabulary's name
@@ -128,15 +131,6 @@ COMMON = {
 # Kubernetes sets these for every Service of the namespace, and one may be called omnivec.
 KUBERNETES = re.compile(r"OMNIVEC_(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_.+)?)")
 LINK = re.compile(r"(tcp|udp|sctp)://")
-
-
-def mask(name: str, value: object) -> object:
-    """The value as it may be shown: `***` for each key and password."""
-    if name == "api_keys" and isinstance(value, tuple):
-        return ("***",) * len(value)
-    if name == "jobs" and isinstance(value, str):  # a URL may have a password
-        return re.sub(r"(?<=//).*(?=@)|(?<=password=)[^&]*", "***", value)
-    return "***" if name == "admin_key" and value else value
 
 
 def load(
@@ -268,6 +262,7 @@ def _translated(profile: Profile, source: Mapping[str, str], where: str) -> Laye
             continue
         if name == "dtype":
             text = _only(text, variable)
+        text = profile.words.get(variable, {}).get(text.lower().partition(".")[0], text)
         before = found.get(name)
         value = f"{before.value};{text}" if before else text
         origin = f"{before.origin}, {variable}" if before else f"{where} {variable}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeAlias, TypedDict, cast
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 import msgspec
 from msgspec import Meta
@@ -12,8 +12,7 @@ from omnivec.core.errors import BadRequest, Fault, Unsupported
 from omnivec.core.nouns import (
     Call,
     Describe,
-    Encode,
-    Item,
+    Image,
     Part,
     Reply,
     Result,
@@ -22,81 +21,36 @@ from omnivec.core.nouns import (
     Tokens,
 )
 from omnivec.core.outline import VALUES
-from omnivec.core.outputs import dense
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _models, _wire
+from omnivec.dialects import _media, _models, _openai, _wire
+from omnivec.dialects._multimodal import MixedInput
 
 # ── wire types ───────────────────────────────────────────────────────────────────────────
 
 TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _Ids: TypeAlias = Annotated[tuple[TokenId, ...], Meta(min_length=1)]
-Input: TypeAlias = str | list[str | TokenId | list[TokenId]]
-
-_SAME = "Another name of dimensions."
-_ROLE = "The same as prompt_name, in the words of Cohere, Voyage and Jina, too."
+Input: TypeAlias = str | list[str | TokenId | list[TokenId] | MixedInput]
 
 
-class Wishes(msgspec.Struct, kw_only=True):
-    """What may be asked beyond OpenAI's own fields; read at the top level and, as the RunPod
-    worker's curl sends them, in an object called `extra_body`."""
-
-    dimensions: Annotated[
-        int | None,
-        Meta(
-            description="Length of the vectors: cut to this many numbers, then normalised "
-            "again. 1 to the model's own length.",
-            examples=[256],
-        ),
-    ] = None
-    dimension: Annotated[int | None, Meta(description=_SAME)] = None
-    output_dimension: Annotated[int | None, Meta(description=_SAME)] = None
-    prompt_name: Annotated[
-        str | None,
-        Meta(
-            description='"query", "document" or the name of one of the model\'s own prompts.',
-            examples=["query", "document"],
-        ),
-    ] = None
-    input_type: Annotated[str | None, Meta(description=_ROLE)] = None
-    task: Annotated[str | None, Meta(description=_ROLE)] = None
-    prompt_type: Annotated[str | None, Meta(description=_ROLE)] = None
-    instruction: Annotated[
-        str | None,
-        Meta(description="The task in your own words, for models that follow one."),
-    ] = None
-    normalize: Annotated[
-        bool | None, Meta(description="Unit length; true when absent.", examples=[True])
-    ] = None
-    truncate: _wire.Truncate = None
-    truncation: _wire.Truncate = None
-    truncate_prompt_tokens: Annotated[
-        int | None, Meta(description="Cut every input to this many tokens; -1: the window.")
-    ] = None
-
-
-class EmbeddingRequest(Wishes, kw_only=True):
-    """Texts to turn into vectors."""
+class EmbeddingRequest(_openai.Request, kw_only=True):
+    """Texts, and where the model reads them pictures, to turn into vectors."""
 
     input: Annotated[
         Input,
         Meta(
             description="A string, an array of strings, an array of token ids, or an array of "
-            "such arrays. Token ids are read as cl100k_base unless the server is set otherwise.",
+            "such arrays. Token ids are read as cl100k_base unless the server is set otherwise. "
+            "In an array, objects with `text`, `image` or `video` too.",
             examples=["The quick brown fox", ["First sentence.", "Second sentence."]],
         ),
     ]
-    model: _wire.ModelName = None
-    encoding_format: Annotated[
-        str | None,
-        Meta(
-            description="base64 is the vector's little-endian float32 bytes; float when absent.",
-            examples=["float", "base64"],
-        ),
+    modality: Annotated[
+        str | None, Meta(description='Infinity\'s field: "text", or "image" for URLs or base64.')
     ] = None
-    user: Annotated[Any, Meta(description="Accepted and not used.", examples=["user-1"])] = None
-    modality: Annotated[str | None, Meta(description='Infinity\'s field: "text".')] = None
     output_dtype: Annotated[str | None, Meta(description='Voyage\'s field: "float".')] = None
-    extra_body: Annotated[Wishes | None, Meta(description="The same wishes, nested.")] = None
+    embedding_type: Annotated[str | None, Meta(description="Jina's name of encoding_format.")] = (
+        None
+    )
 
 
 class _Unread(EmbeddingRequest, kw_only=True):
@@ -104,25 +58,6 @@ class _Unread(EmbeddingRequest, kw_only=True):
 
     input: msgspec.Raw  # type: ignore[assignment] # it is read by itself, by its first item
     user: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class EmbeddingEntry(TypedDict):
-    """One input's vector."""
-
-    object: Literal["embedding"]
-    index: Annotated[int, Meta(description="The input's place in the request.")]
-    embedding: Annotated[
-        list[float] | str, Meta(description="Numbers, or their base64 when that was asked for.")
-    ]
-
-
-class EmbeddingList(TypedDict):
-    """One vector for each input, in order."""
-
-    object: Literal["list"]
-    data: list[EmbeddingEntry]
-    model: str
-    usage: _wire.Usage
 
 
 class ModelList(TypedDict):
@@ -136,146 +71,86 @@ class ModelList(TypedDict):
 
 # ── embeddings ───────────────────────────────────────────────────────────────────────────
 
-_DIMENSIONS = ("dimensions", "dimension", "output_dimension")
-_ROLES = {
-    "query": "query",
-    "search_query": "query",
-    "retrieval.query": "query",
-    "document": "document",
-    "passage": "document",
-    "search_document": "document",
-    "retrieval.document": "document",
-    "retrieval.passage": "document",
-}
-
 
 def decode_embeddings(call: Call) -> Task:
-    request = _read(call)
+    request = _openai.read(call, _Unread)
     _check_formats(request)
-    call.memo["packed"] = _packed(request.encoding_format)
-    if _is_plain(request):
-        parts = _inputs(call, request)
-        return Encode(tuple([Item((part,)) for part in parts]), _wire.model_name(request.model))
-    instruction = _wire.given(_wish(request, "instruction"))
-    normalize = _wish(request, "normalize")
-    tokens = _wire.window(_wish(request, "truncate_prompt_tokens"), "truncate_prompt_tokens")
-    overflow = _wire.overflow(_wish(request, "truncate", "truncation"), "truncate")
-    parts = _inputs(call, request)
-    return Encode(
-        items=tuple(Item((part,), instruction) for part in parts),
-        model=_wire.model_name(request.model),
-        role=_role(request),
-        dims=_dims(request),
-        normalize=normalize,
-        overflow=overflow or ("truncate" if tokens else None),  # vLLM: a length is a wish to cut
-        max_tokens=tokens,
-    )
-
-
-def _read(call: Call) -> _Unread:
-    """The seed answers every bad `dimensions` with 422, one of a wrong type too."""
-    try:
-        return _wire.read(call, _Unread)
-    except BadRequest as fault:
-        if (fault.param or "").rpartition(".")[2] in _DIMENSIONS:
-            raise _bad_dimensions() from None
-        raise
-
-
-def _bad_dimensions() -> Unsupported:
-    return Unsupported(
-        "`dimensions` must be an integer from 1 to the length of the model's vectors.",
-        param="dimensions",
-    )
-
-
-_NONE = (None,) * len(Wishes.__struct_fields__)
-
-
-def _is_plain(request: EmbeddingRequest) -> bool:
-    """Whether nothing is asked beyond OpenAI's own fields: nearly every request."""
-    wishes = msgspec.structs.astuple(request)[: len(_NONE)]  # they come before a subclass's own
-    return wishes == _NONE and request.extra_body is None
-
-
-def _dims(request: EmbeddingRequest) -> int | None:
-    dims = _wish(request, *_DIMENSIONS)
-    if dims == 0 and request.modality is not None:
-        return None  # Infinity's client always sends both, and means "all"
-    if dims is not None and dims < 1:
-        raise _bad_dimensions()
-    return cast("int | None", dims)
-
-
-def _wish(request: EmbeddingRequest, *names: str) -> Any:
-    """The first of these fields that was given, at the top level before `extra_body`."""
-    for place in (request, request.extra_body):
-        for name in names:
-            if (value := getattr(place, name, None)) is not None:
-                return value
-    return None
-
-
-def _role(request: EmbeddingRequest) -> str | None:
-    """A prompt's name is the model's own word; the other fields have words of their services."""
-    if name := _wire.given(_wish(request, "prompt_name")):
-        return name
-    word = _wire.given(_wish(request, "input_type", "task", "prompt_type"))
-    return _ROLES.get(word.lower(), word) if word else None
+    # Infinity's client always sends both, and by 0 means "all"
+    zero = request.modality is not None
+    return _openai.encode_task(call, request, lambda: _inputs(call, request), zero=zero)
 
 
 def _check_formats(request: EmbeddingRequest) -> None:
-    if request.modality not in {None, "text"}:
-        raise Unsupported('`modality` must be "text".', param="modality")
+    if request.modality not in {None, "text", "image"}:
+        raise Unsupported('`modality` must be "text" or "image".', param="modality")
     if request.output_dtype not in {None, "float"}:
         raise Unsupported('`output_dtype` must be "float".', param="output_dtype")
-
-
-def _packed(encoding_format: str | None) -> bool:
-    word = (encoding_format or "float").lower()
-    if word not in {"float", "base64"}:
-        raise BadRequest('`encoding_format` must be "float" or "base64".', param="encoding_format")
-    return word == "base64"
+    if request.encoding_format is None:
+        request.encoding_format = request.embedding_type
 
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _FIRST = re.compile(rb"\[\s*(.)", re.DOTALL)
 
+_Content: TypeAlias = tuple[Part, ...]
+_Given: TypeAlias = str | _Ids | MixedInput
 
-def _parts(raw: bytes, most: int) -> list[Part]:
+
+def _parts(raw: bytes, request: _Unread, most: int) -> list[_Content]:
     """One for each item of `input`. Too many are seen before any is made. Raises BadRequest."""
     first = _FIRST.match(raw)
     if first is None:
-        return [Text(_read_input(raw, str))]
+        return _contents([_read_input(raw, str)], request)
     if first[1] in b"-0123456789":
-        return [Tokens(_read_input(raw, tuple[TokenId, ...]))]
+        return _contents([_read_input(raw, tuple[TokenId, ...])], request)
     if (least := _least(raw, most)) > most:
         _wire.check_count(least, most, "input")
-    items = _read_input(raw, list[str | _Ids])
+    items = _read_input(raw, list[_Given])
     _wire.check_count(len(items), most, "input")
-    return [Text(item) if isinstance(item, str) else Tokens(item) for item in items]
+    return _contents(items, request)
+
+
+def _contents(items: list[Any], request: _Unread, start: int = 0) -> list[_Content]:
+    if request.modality == "image":
+        return [_picture(item, f"input[{i}]") for i, item in enumerate(items, start)]
+    return [
+        (Text(item),)
+        if isinstance(item, str)
+        else item.parts(f"input[{i}]")
+        if isinstance(item, MixedInput)
+        else (Tokens(item),)
+        for i, item in enumerate(items, start)
+    ]
+
+
+def _picture(item: _Given, field: str) -> _Content:
+    if isinstance(item, str):
+        return (Image(_media.sent(item, field)),)
+    if isinstance(item, MixedInput):
+        return item.parts(field)
+    raise BadRequest(f"`{field}` must be an image: a URL, a data: URI or base64.", param=field)
 
 
 _MOST_IDS = 2**19
 """Token ids that one request may have. OpenAI's own limit is 300,000."""
 
 
-def _inputs(call: Call, request: _Unread) -> list[Part]:
+def _inputs(call: Call, request: _Unread) -> list[_Content]:
     """The parts; those of a large body's long `input` are read a few at a time."""
     outline, most = call.outline, call.limits.items
     if outline is None or not outline.is_long("input"):
-        return _parts(bytes(request.input), most)
+        return _parts(bytes(request.input), request, most)
     first = _FIRST.match(outline.head("input"))
     if first is not None and first[1] in b"-0123456789":
         _check_ids(outline.count("input"), VALUES, "input")
-        return [Tokens(_read_input(outline.view("input"), tuple[TokenId, ...]))]
+        return _contents([_read_input(outline.view("input"), tuple[TokenId, ...])], request)
     if (count := outline.count("input")) > most:
         _wire.check_count(count, most, "input")
-    parts: list[Part] = []
+    parts: list[_Content] = []
     ids = 0
-    for _, items in _wire.read_items(outline, "input", list[str | _Ids], most, told=_misfit):
-        parts += [Text(item) if isinstance(item, str) else Tokens(item) for item in items]
-        ids += sum(len(item) for item in items if not isinstance(item, str))
+    for at, items in _wire.read_items(outline, "input", list[_Given], most, told=_misfit):
+        parts += _contents(items, request, at)
+        ids += sum(len(item) for item in items if isinstance(item, tuple))
         _check_ids(ids, _MOST_IDS, "input")
     _wire.check_count(len(parts), most, "input")
     return parts
@@ -288,6 +163,8 @@ def _check_ids(count: int, most: int, field: str) -> None:
 
 def _least(raw: bytes, most: int) -> int:
     """How many items an array of texts and token arrays has at least, from its bytes."""
+    if b"{" in raw:
+        return 0  # an object has several; bodies that can hold very many are read otherwise
     quotes = raw.count(b'"') - raw.count(b'\\"')  # fewer than all where a text ends in a backslash
     if quotes > 2 * most:
         return quotes // 2
@@ -307,25 +184,9 @@ def _misfit(fault: BadRequest) -> BadRequest:
         return fault
     return BadRequest(
         f"`{fault.param}` does not fit: `input` must be a string, an array of strings, an "
-        "array of token ids (integers of at least 0), or an array of such arrays, none empty.",
+        "array of token ids (integers of at least 0), an array of such arrays, none empty, or an "
+        "array of objects with `text` or `image`.",
         param=fault.param,
-    )
-
-
-def encode_embeddings(call: Call, task: Task, result: Result) -> Reply:
-    written = _wire.pack if call.memo["packed"] else _wire.row
-    vectors = dense(result.outputs)
-    return _wire.write_lists(
-        EmbeddingList(
-            object="list",
-            data=[
-                EmbeddingEntry(object="embedding", index=i, embedding=written(vector))
-                for i, vector in enumerate(vectors)
-            ],
-            model=task.model or result.card.name,
-            usage=_wire.usage(result),
-        ),
-        "data",
     )
 
 
@@ -349,13 +210,11 @@ def encode_model(_call: Call, _task: Task, result: Result) -> Reply:
     return _wire.write(_models.model_entry(result.cards[0]))
 
 
-# ── faults ───────────────────────────────────────────────────────────────────────────────
-
-_FIELDS = {"dims": "dimensions", "role": "prompt_name", "kinds": "model"}
+# ── the dialect ──────────────────────────────────────────────────────────────────────────
 
 
 class OpenAI:
-    """`{"error": {"message", "type", "param", "code"}}` is what its clients print."""
+    """Its clients print `error.message`."""
 
     name = "openai"
     prefixes = ("/v1", "", "/api/v1", "/openai/v1")
@@ -364,10 +223,10 @@ class OpenAI:
             method="POST",
             path="/embeddings",
             decode=decode_embeddings,
-            encode=encode_embeddings,
+            encode=_openai.encode_embeddings,
             summary="Turn texts into vectors.",
             request=EmbeddingRequest,
-            response=EmbeddingList,
+            response=_openai.EmbeddingList,
             example={"input": ["The quick brown fox", "jumps over the lazy dog"]},
             counted="embeddings",
             items="input",
@@ -391,8 +250,7 @@ class OpenAI:
     )
 
     def fault(self, fault: Fault) -> Reply:
-        body = {"error": _wire.error(fault, _FIELDS)}
-        return _wire.write(body, fault.status, _wire.fault_headers(fault))
+        return _openai.refuse(fault)
 
 
 PLUGIN = OpenAI()

@@ -14,7 +14,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Meta
 
-from omnivec.core.errors import BadRequest, Fault, Unsupported
+from omnivec.core.errors import BadRequest, Fault
 from omnivec.core.nouns import (
     Call,
     Image,
@@ -25,10 +25,10 @@ from omnivec.core.nouns import (
     Score,
     Task,
     Text,
-    Url,
 )
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _wire
+from omnivec.dialects import _media, _wire
+from omnivec.dialects._multimodal import ContentPart
 
 # ── wire types ───────────────────────────────────────────────────────────────────────────
 
@@ -197,12 +197,12 @@ def _document(
         return (Text(_fields(given, rank_fields, field)),)
     text, content = _string(given, "text"), _string(given, "content")
     if text is not None:
-        return (Text(text), *_image(given))
+        return (Text(text), *_image(given, field))
     if content is not None:
         return (Text(content),)
     if parts := _content(given, field, most):
         return parts
-    if image := _image(given):
+    if image := _image(given, field):
         return image
     raise BadRequest(
         f"`{field}` must be a string, or an object with `text` or `content`.", param=field
@@ -220,7 +220,11 @@ def _content(given: Fields, field: str, most: int) -> tuple[Part, ...]:
     if not raw.startswith(b"["):
         return ()
     parts = _list(raw, f"{field}.content", most)
-    return tuple(_part(part, f"{field}.content[{i}]") for i, part in enumerate(parts))
+    places = [f"{field}.content[{i}]" for i in range(len(parts))]
+    return tuple(
+        _wire.read_field(part, ContentPart, place).part(place)
+        for part, place in zip(parts, places, strict=True)
+    )
 
 
 def _list(raw: bytes, field: str, most: int) -> list[msgspec.Raw]:
@@ -253,34 +257,9 @@ def _fields(given: Fields, names: list[str], field: str) -> str:
     return "\n".join(f"{name}: {text}" for name, text in found)
 
 
-def _image(given: Fields) -> tuple[Part, ...]:
+def _image(given: Fields, field: str) -> tuple[Part, ...]:
     image = _string(given, "image")
-    return (Image(Url(image)),) if image else ()
-
-
-def _part(raw: msgspec.Raw, field: str) -> Part:
-    given = _object(raw)
-    kind = _string(given, "type")
-    if kind == "text" and (text := _string(given, "text")) is not None:
-        return Text(text)
-    if kind == "image_url":
-        url = _string(_object(given.get("image_url", msgspec.Raw(b"null"))), "url")
-        if url is not None:
-            return Image(Url(url))
-    if kind in {"audio_url", "video_url", "input_audio"}:
-        raise Unsupported(f"`{field}` must be of text or an image.", param=field)
-    raise BadRequest(
-        f'`{field}` must be an object with `type` "text" and `text`, or `type` "image_url" and '
-        "`image_url`.",
-        param=field,
-    )
-
-
-def _object(raw: msgspec.Raw) -> Fields:
-    """Its fields; none where it is something else."""
-    if not bytes(raw).lstrip().startswith(b"{"):
-        return {}
-    return cast("Fields", _wire.read_field(raw, Fields, ""))
+    return (Image(_media.sent(image, f"{field}.image")),) if image else ()
 
 
 # ── encode ───────────────────────────────────────────────────────────────────────────────

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -28,7 +27,7 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.outputs import dense
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _models, _wire
+from omnivec.dialects import _fastapi, _media, _models, _wire
 
 # ── wire types ───────────────────────────────────────────────────────────────────────────
 
@@ -176,8 +175,7 @@ def _dimension(given: int | None) -> int | None:
 def _parts(content: Content, field: str) -> tuple[Part, ...]:
     parts: list[Part] = [Text(content.text)] if content.text else []
     if where := content.image:
-        remote = where.lower().startswith(("http://", "https://", "data:"))
-        parts.append(Image(Url(where) if remote else File(where)))
+        parts.append(Image(_media.named(where)))
     if not parts:
         raise BadRequest(f"`{field}` must have `text`, `image` or both.", param=field)
     return tuple(parts)
@@ -312,13 +310,6 @@ def encode_models(_call: Call, _task: Task, result: Result) -> Reply:
 # ── the dialect ──────────────────────────────────────────────────────────────────────────
 
 _FIELDS = {"dims": "dimension", "kinds": "model"}
-_SEGMENT = re.compile(r"[^.\[\]]+")
-
-
-def _location(param: str | None) -> list[str | int]:
-    """FastAPI's path: `inputs[3].text` is ["body", "inputs", 3, "text"]."""
-    segments = _SEGMENT.findall(_wire.locate(param, _FIELDS) or "")
-    return ["body", *(int(part) if part.isdigit() else part for part in segments)]
 
 
 class Synesis:
@@ -388,7 +379,7 @@ class Synesis:
             words = fault.message
             if fault.param == "dims":  # the engine's words, with this dialect's smallest
                 words = words.replace(" 1 to ", f" {_LEAST} to ")
-            entry = {"type": "value_error", "loc": _location(fault.param), "msg": words}
+            entry = {**_fastapi.complaint(fault, _FIELDS), "msg": words}
             return _wire.write({"detail": [entry]}, Unsupported.status, headers)
         return _wire.write({"detail": fault.message}, fault.status, headers)
 

@@ -85,6 +85,7 @@ class Batcher:
         self._turns = itertools.count(1)
         self._rate = 0.0  # tokens a second of one stream, smoothed
         self._closing = False
+        self._closed = threading.Event()
         self._reopening = threading.Lock()
         self._settling = threading.Lock()
         for _ in range(model.streams + 1):  # one settles while the others run
@@ -141,6 +142,7 @@ class Batcher:
 
     def close(self) -> None:
         """Fail what still waits, let running batches end, close the model."""
+        self._closed.set()
         with self._change:
             self._closing = True
             left = list(self._lanes)
@@ -288,8 +290,7 @@ class Batcher:
         """Give up batches that run too long: their threads are replaced, their items are
         tried once more alone, and an item that hangs alone fails."""
         pause = min(1.0, self._timeout / 4)
-        while not self._closing:
-            time.sleep(pause)
+        while not self._closed.wait(pause):
             overdue = self._give_up(time.monotonic() - self._timeout)
             if not overdue:
                 continue

@@ -11,6 +11,7 @@ import msgspec
 
 from omnivec.core.errors import (
     BadRequest,
+    Fault,
     LoadFailed,
     Loading,
     LoadingAdapter,
@@ -41,7 +42,9 @@ from omnivec.engine.catalog import resolve
 from omnivec.engine.findings import check_labels, find, units_each
 from omnivec.engine.intake import CHUNK, Feed, Intake
 from omnivec.engine.job import Job
+from omnivec.engine.memory import number_of, placed
 from omnivec.engine.outputs import cosine, dot, finish, maxsim, mixed, relevance, unbounded
+from omnivec.engine.pictures import check_media, framed, items_of, names_of, takes, with_items
 from omnivec.engine.resident import Resident
 from omnivec.engine.roster import Roster
 from omnivec.engine.store import Store
@@ -58,6 +61,7 @@ from omnivec.engine.work import (
     is_short,
     letters,
 )
+from omnivec.media.load import Loader, has_media
 
 MANY = 128
 """Outputs that are cut and normalised on the event loop at most."""
@@ -84,6 +88,7 @@ class LocalEngine:
         self._splitter = splitter
         self._settings = settings
         self._intake = Intake(threads)
+        self._loader = Loader(settings)
 
     async def load(self) -> None:
         """Open the models that are served from the start, one after the other; each reports
@@ -93,6 +98,7 @@ class LocalEngine:
     async def close(self) -> None:
         await self._roster.close()
         self._intake.close()
+        self._loader.close()
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
 
@@ -133,9 +139,38 @@ class LocalEngine:
             self._roster.release(resident)
 
     async def _answer(self, task: Work, resident: Resident, batcher: Batcher) -> Result:
+        task = settle(task, resident.card)
+        _check(task, resident.card, self._settings.max_items)
+        items = items_of(task)
+        each = isinstance(task, Encode) and task.each_frame
+        if not each and not has_media(items):
+            return await self._compute(task, resident, batcher)
+        began = time.monotonic()
+        async with self._loader.loaded(items, names_of(task)) as loaded:
+            loading = time.monotonic() - began
+            task = with_items(task, loaded)
+            if isinstance(task, Encode) and task.each_frame:
+                return await self._each_frame(task, resident, batcher, loading)
+            return await self._compute(task, resident, batcher, loading)
+
+    async def _each_frame(
+        self, task: Encode, resident: Resident, batcher: Batcher, loading: float
+    ) -> Result:
+        """Faults name the video, not the frame."""
+        task, origins = framed(task)
+        try:
+            return await self._compute(task, resident, batcher, loading)
+        except Fault as fault:
+            number = number_of(fault)
+            if number is None:
+                raise
+            raise placed(fault, origins[number]) from None
+
+    async def _compute(
+        self, task: Work, resident: Resident, batcher: Batcher, loading: float = 0.0
+    ) -> Result:
+        """`loading`: the seconds that its pictures took."""
         card = resident.card
-        task = settle(task, card)
-        _check(task, card, self._settings.max_items)
         # for a bi-encoder the query is a unit of its own before the documents
         asked = int(isinstance(task, Score) and card.scoring != "cross-encoder")
         each = units_each(task, card) if isinstance(task, Extract) else 1
@@ -147,12 +182,12 @@ class LocalEngine:
         self._intake.put(feed, short=is_short(task) and not resident.memory.waits)
         found = await job.wait()
         outputs = await self._joined(task, card, found)
-        seconds = time.monotonic() - job.arrived
+        seconds = loading + time.monotonic() - job.arrived
         return Result(
             card=card,
             outputs=outputs,
             usage=Usage(job.tokens, len(task.items), -(-job.cut // each)),
-            timing=Timing(seconds, job.prepare, job.queue, job.inference),
+            timing=Timing(seconds, loading + job.prepare, job.queue, job.inference),
             dims=self._length(task, card, found),
             dtype=_dtype(task),
             ignored=_ignored(task, card),
@@ -177,7 +212,7 @@ class LocalEngine:
         can = [r for r in self._residents.values() if _is_able(r.card, task)]
         if not can:
             raise UnknownModel(f"No model here can {_ABILITY[verb]}.", param="model")
-        return min(can, key=lambda resident: _reluctance(resident.card, verb))
+        return min(can, key=lambda resident: _reluctance(resident.card, task))
 
     def _adapted(self, task: Work) -> Work:
         """A task whose model is called as an adapter is one for that adapter's model."""
@@ -308,10 +343,13 @@ def _verb(task: Work) -> str:
     return "encode" if isinstance(task, Encode) else "score"
 
 
-def _reluctance(card: Card, verb: str) -> tuple[bool, bool]:
-    """The default for a task is the first model with the least: one that failed is the last
-    choice, and a cross-encoder scores better than a bi-encoder."""
-    return card.state == "failed", verb == "score" and card.scoring != "cross-encoder"
+def _reluctance(card: Card, task: Work) -> tuple[bool, bool, bool]:
+    """The default for a task is the first model with the least: one that cannot take its
+    pictures or that failed is the last choice, and a cross-encoder scores better than a
+    bi-encoder."""
+    blind = bool(card.tasks) and not takes(task, card)
+    plain = isinstance(task, Score) and card.scoring != "cross-encoder"
+    return blind, card.state == "failed", plain
 
 
 def _check(task: Work, card: Card, most: int) -> None:
@@ -321,6 +359,7 @@ def _check(task: Work, card: Card, most: int) -> None:
     verb = _verb(task)
     if verb not in card.tasks:
         raise Unsupported(f"This model cannot {_ABILITY[verb]}.", param="model")
+    check_media(task, card)
     if isinstance(task, Encode):
         check_dims(task.dims, card)
         check_kinds(task.kinds, card)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,17 @@ import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Fault
-from omnivec.core.nouns import Card, Features, Findings, Output, Relevance, Unit, Vectors
+from omnivec.core.nouns import (
+    Card,
+    Features,
+    Findings,
+    Output,
+    Relevance,
+    Text,
+    Tokens,
+    Unit,
+    Vectors,
+)
 from omnivec.engine.job import Job
 from omnivec.engine.store import Store
 from omnivec.engine.work import LETTERS_PER_TOKEN, size
@@ -45,12 +55,14 @@ class Answer(NamedTuple):
 
 class Ticket:
     """A unit on its way, and the places in jobs that wait for it. `due` is about when the
-    batcher takes it up, `key` its name in the store (b"" without one)."""
+    batcher takes it up, `name` what tells it from others, `key` its name in the store (b""
+    without one)."""
 
-    __slots__ = ("due", "key", "unit", "waiting")
+    __slots__ = ("due", "key", "name", "unit", "waiting")
 
-    def __init__(self, unit: Unit, due: float, job: Job, index: int) -> None:
+    def __init__(self, unit: Unit, name: Hashable, due: float, job: Job, index: int) -> None:
         self.unit = unit
+        self.name = name
         self.due = due
         self.key = b""
         self.waiting = [(job, index)]
@@ -69,7 +81,7 @@ class Memory:
         self.recalled = 0  # units that came from the store
         self._store = store
         self._about = about
-        self._tickets: dict[Unit, Ticket] = {}
+        self._tickets: dict[Hashable, Ticket] = {}
         self._lock = threading.Lock()  # may be taken under the batcher's, never around it
 
     @property
@@ -85,17 +97,18 @@ class Memory:
         the batcher's."""
         letters = 0
         fresh: list[Ticket] = []
+        names = [_name(unit) for unit in units]
         with self._lock:
-            for index, unit in enumerate(units, first):
+            for index, (unit, name) in enumerate(zip(units, names, strict=True), first):
                 letters += size(unit.parts)
                 turn = due(job, letters // LETTERS_PER_TOKEN)
-                ticket = self._tickets.get(unit)
+                ticket = self._tickets.get(name)
                 # a query must not wait for the same text at the end of a bulk request
                 if ticket is not None and ticket.due <= turn + SOON and not ticket.gone:
                     ticket.waiting.append((job, index))
                     self.joined += 1
                 else:
-                    self._tickets[unit] = ticket = Ticket(unit, turn, job, index)
+                    self._tickets[name] = ticket = Ticket(unit, name, turn, job, index)
                     fresh.append(ticket)
         return Order(self, job, self._recall(fresh, self._store) if self._store else fresh)
 
@@ -107,7 +120,7 @@ class Memory:
             self._close(ticket)
             for job, index in ticket.waiting:
                 if isinstance(outcome, Fault):
-                    job.fail(_placed(outcome, (index - job.asked) // job.each))
+                    job.fail(placed(outcome, (index - job.asked) // job.each))
                 else:
                     job.charge(outcome.tokens, cut=outcome.cut)
                     job.settle(index, outcome.output, started, seconds)
@@ -130,13 +143,13 @@ class Memory:
             return True
 
     def _close(self, ticket: Ticket) -> None:
-        if self._tickets.get(ticket.unit) is ticket:
-            del self._tickets[ticket.unit]
+        if self._tickets.get(ticket.name) is ticket:
+            del self._tickets[ticket.name]
 
     def _recall(self, tickets: Sequence[Ticket], store: Store) -> list[Ticket]:
         """Settle what the store has; the tickets that are left."""
         for ticket in tickets:
-            ticket.key = self._key(ticket.unit)
+            ticket.key = self._key(ticket)
         found = store.get([ticket.key for ticket in tickets])
         left = []
         for ticket in tickets:
@@ -149,10 +162,10 @@ class Memory:
             self.recalled += len(tickets) - len(left)
         return left
 
-    def _key(self, unit: Unit) -> bytes:
-        return hashlib.blake2b(
-            msgspec.msgpack.encode(unit), digest_size=20, key=self._about[:64]
-        ).digest()
+    def _key(self, ticket: Ticket) -> bytes:
+        name = ticket.name
+        said = name if isinstance(name, bytes) else msgspec.msgpack.encode(name)
+        return hashlib.blake2b(said, digest_size=20, key=self._about[:64]).digest()
 
 
 class Order:
@@ -193,7 +206,7 @@ class Order:
     def refuse(self, fault: Fault) -> None:
         """Preparing raised this. A fault of one unit (`[3]`) ends that ticket alone, and those
         that nobody else waits for; any other one all of them."""
-        number = _number(fault)
+        number = number_of(fault)
         if number is None or number >= len(self.tickets):
             self.fail(fault)
             return
@@ -207,17 +220,34 @@ class Order:
             self._memory.settle(ticket, fault)
 
 
-def _number(fault: Fault) -> int | None:
+def _name(unit: Unit) -> Hashable:
+    """What is the same for the same unit and for no other: itself, or, where it has pictures,
+    a digest of it. A picture's shape is in it, not its numbers alone."""
+    parts = unit.parts if unit.other is None else (*unit.parts, *unit.other)
+    if all(isinstance(part, Text | Tokens) for part in parts):
+        return unit
+    said = msgspec.msgpack.encode(unit, enc_hook=_array)
+    return hashlib.blake2b(said, digest_size=32).digest()
+
+
+def _array(array: object) -> object:
+    if not isinstance(array, np.ndarray):
+        raise NotImplementedError
+    digest = hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=32).digest()
+    return (array.dtype.str, array.shape, digest)
+
+
+def number_of(fault: Fault) -> int | None:
     """3 of a fault whose `param` begins with `[3]`."""
     number, bracket, _ = (fault.param or "").removeprefix("[").partition("]")
     return int(number) if bracket and number.isdecimal() else None
 
 
-def _placed(fault: Fault, item: int) -> Fault:
+def placed(fault: Fault, item: int) -> Fault:
     """A copy for one of those who wait: where it says which unit, it says which of theirs.
     What comes before the first item is the query."""
     param = fault.param
-    if param is not None and _number(fault) is not None:
+    if param is not None and number_of(fault) is not None:
         param = "query" if item < 0 else f"[{item}]{param.partition(']')[2]}"
     return type(fault)(fault.message, param=param, retry_after=fault.retry_after)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -45,6 +46,7 @@ class Roster:
         self._eased = asyncio.Event()  # somewhere a request ended
         self._loads: dict[Resident, asyncio.Task[None]] = {}
         self._sweeper: asyncio.Task[None] | None = None
+        self._closed = False
         self._opening = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._finding = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="find")
 
@@ -124,6 +126,7 @@ class Roster:
                 await self._dismiss(resident)
 
     async def close(self) -> None:
+        self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         for load in self._loads.values():
@@ -137,12 +140,20 @@ class Roster:
 
     def _start(self, resident: Resident) -> asyncio.Task[None]:
         """The load under way, or a new one: it goes on when nobody waits for it any more."""
+        if self._closed:
+            raise Loading("The server is shutting down.", retry_after=5)
         load = self._loads.get(resident)
         if load is None or load.done():
             load = self._loads[resident] = asyncio.create_task(self._load(resident))
         return load
 
     async def _load(self, resident: Resident) -> None:
+        try:
+            await self._come(resident)
+        except Exception as error:  # noqa: BLE001 - `fail` logs it; else who waits would ask on
+            resident.fail(error)
+
+    async def _come(self, resident: Resident) -> None:
         if resident.card.state != "unloading":
             resident.note(state="loading")
         if not await resident.find(self._finding):
@@ -222,6 +233,8 @@ class Roster:
 
 
 def _give_back() -> None:
-    """Ask the C library to return what is free to the system; only glibc's can."""
+    """Free what still refers to itself, and ask the C library to return what is free to the
+    system; only glibc's can."""
+    gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

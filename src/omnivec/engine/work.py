@@ -17,6 +17,7 @@ from omnivec.core.nouns import (
     Item,
     Kind,
     Loaded,
+    Manifest,
     Overflow,
     Part,
     Pixels,
@@ -34,6 +35,8 @@ Work: TypeAlias = Encode | Score | Extract
 
 LETTERS_PER_TOKEN = 4
 """Roughly: for judging what comes sooner, before it is known."""
+BYTES_PER_LETTER = 192
+"""Of a picture, as roughly: a photo of 640 by 480 is 4800 letters, and as long to prepare."""
 SHORT = 512
 """Characters that are prepared in less time than handing them to another thread takes."""
 FEW = 4
@@ -94,7 +97,7 @@ class Splitter:
             kinds = task.kinds if isinstance(task, Encode) else compared(task, card)
         return [
             Unit(
-                parts=self._parts(item, card, field or f"[{i}]"),
+                parts=self._parts(item, field or f"[{i}]"),
                 role=role,
                 instruction=item.instruction,
                 overflow=overflow,
@@ -105,17 +108,15 @@ class Splitter:
             for i, item in enumerate(items)
         ]
 
-    def _parts(self, item: Item, card: Card, param: str) -> tuple[Loaded, ...]:
+    def _parts(self, item: Item, param: str) -> tuple[Loaded, ...]:
         first = item.parts[0] if item.parts else None
         if len(item.parts) == 1 and isinstance(first, Text):
             return (first,)  # nearly every request
-        return tuple(self._part(part, card, param) for part in item.parts)
+        return tuple(self._part(part, param) for part in item.parts)
 
-    def _part(self, part: Part, card: Card, param: str) -> Loaded:
-        if isinstance(part, Image | Video | Pixels | Film) and card.modalities == ("text",):
-            raise Unsupported("This model takes text; it cannot read images.", param=param)
-        if isinstance(part, Image | Video):
-            raise Unsupported("Images and videos are not read here yet.", param=param)
+    def _part(self, part: Part, param: str) -> Loaded:
+        if isinstance(part, Image | Video | Manifest):
+            raise TypeError("pictures and videos are loaded before they come here")
         if not isinstance(part, Tokens):
             return part
         vocabulary = part.vocabulary or self._token_ids
@@ -177,14 +178,21 @@ def letters(items: Sequence[Item]) -> int:
 
 
 def size(parts: Sequence[Part]) -> int:
-    """Characters of text, and as many as token ids may stand for."""
+    """Characters of text, and as many as token ids and pixels may stand for."""
     if len(parts) == 1 and isinstance(parts[0], Text):
         return len(parts[0].text)  # nearly every unit
-    return sum(
-        len(part.text)
-        if isinstance(part, Text)
-        else LETTERS_PER_TOKEN * len(part.ids)
-        if isinstance(part, Tokens)
-        else 0
-        for part in parts
-    )
+    return sum(map(_size, parts))
+
+
+def _size(part: Part) -> int:
+    match part:
+        case Text(text):
+            return len(text)
+        case Tokens(ids):
+            return LETTERS_PER_TOKEN * len(ids)
+        case Pixels(rgb):
+            return int(rgb.size) // BYTES_PER_LETTER
+        case Film(frames):
+            return sum(map(_size, frames))
+        case _:
+            return 0

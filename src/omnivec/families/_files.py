@@ -87,13 +87,14 @@ def tokenizer_settings(checkpoint: Checkpoint, folder: str = "") -> Mapping[str,
     return found if isinstance(found, dict) else {}
 
 
-def window(checkpoint: Checkpoint, folder: str = "") -> int:
+def window(checkpoint: Checkpoint, folder: str = "", usual: int | None = None) -> int:
     """How many tokens an input may have, special tokens included.
 
     As sentence-transformers: its own `max_seq_length` (which its new releases store in the
-    tokenizer's files) replaces what the tokenizer says. Never more than there are positions.
+    tokenizer's files) replaces what the tokenizer says, and so does `usual`, where a family knows
+    better than that. Never more than there are positions.
     """
-    told = _text_length(settings(checkpoint, folder))
+    told = _text_length(settings(checkpoint, folder)) or usual
     if told is None:
         told = _limit(tokenizer_settings(checkpoint, folder).get("model_max_length"))
     bounds = [told, positions(checkpoint), _limit(checkpoint.overrides.get("max_tokens"))]
@@ -103,11 +104,23 @@ def window(checkpoint: Checkpoint, folder: str = "") -> int:
 def positions(checkpoint: Checkpoint) -> int | None:
     """The longest input that the architecture has positions for; None where it has no limit."""
     config = checkpoint.config
-    count = _limit(config.get("max_position_embeddings", config.get("n_positions")))
+    within = part(config, "text_config")  # of a model with several towers
+    count = _limit(
+        config.get(
+            "max_position_embeddings",
+            config.get("n_positions", within.get("max_position_embeddings")),
+        )
+    )
     if count is not None and checkpoint.architecture in _OFFSET:
         padding = config.get("pad_token_id")
         return count - 1 - (padding if isinstance(padding, int) else 1)
     return count
+
+
+def part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The config of one of a model's towers, or an empty mapping."""
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def vocabulary(checkpoint: Checkpoint) -> int | None:

@@ -1,12 +1,14 @@
-"""What a `*ForSequenceClassification` reads: one text or two, framed by special tokens."""
+"""What a `*ForSequenceClassification` reads, one text or two framed by special tokens, and what
+the logit of a pair says."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.nouns import Array, Features, Loaded, Unit
+from omnivec.core.nouns import Array, Features, Loaded, Relevance, Unit
 from omnivec.families._adapters import Adapters
 from omnivec.families._files import positions, segments, vocabulary, window
 from omnivec.families._text import Ids, Tokeniser, limit, pack, read, refuse, shares
@@ -80,3 +82,9 @@ class Reader:
         if "token_type_ids" in self._fill:
             arrays["token_type_ids"] = numbered
         return Features(arrays=arrays, cost=len(row), tokens=len(row), cut=cut)
+
+
+def relevance(logit: float) -> Relevance:
+    """The logistic function, written so that no exponential overflows."""
+    value = 0.5 * (1 + math.tanh(0.5 * logit))
+    return Relevance(value=value, raw=logit)

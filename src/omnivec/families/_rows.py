@@ -40,12 +40,13 @@ class Rows:
             self.fill["token_type_ids"] = 0
         self._vocabulary = vocabulary(checkpoint) or self.tokeniser.size
 
-    def prepare(self, units: Sequence[Unit], ways: Sequence[Way]) -> list[Row]:
-        """One for each unit. Raises TooLong, BadRequest, Unsupported as `Model.prepare`."""
-        texts = [
-            self._text(index, unit, way)
-            for index, (unit, way) in enumerate(zip(units, ways, strict=True))
-        ]
+    def prepare(
+        self, units: Sequence[Unit], ways: Sequence[Way], places: Sequence[int] | None = None
+    ) -> list[Row]:
+        """One for each unit. Raises TooLong, BadRequest, Unsupported as `Model.prepare`; where
+        these are not all of its units, `places` says which they are."""
+        named = [f"[{place}]" for place in places or range(len(units))]
+        texts = [self._text(*each) for each in zip(named, units, ways, strict=True)]
         windows = [
             limit(way.window, unit.max_tokens) for unit, way in zip(units, ways, strict=True)
         ]
@@ -55,13 +56,13 @@ class Rows:
             room = max(0, windows[index] - frame.size) if framed else windows[index]
             cut = ids.more or len(ids.tokens) > room
             if cut and units[index].overflow == "refuse":
-                raise refuse(windows[index], f"[{index}]")
+                raise refuse(windows[index], named[index])
             kept = ids.tokens[:room]
             rows.append(Row(frame.ids(kept) if framed else np.array(kept, np.int64), cut))
         return rows
 
-    def _text(self, index: int, unit: Unit, way: Way) -> str | list[int]:
-        text = read(unit.parts, self._vocabulary, f"[{index}]")
+    def _text(self, param: str, unit: Unit, way: Way) -> str | list[int]:
+        text = read(unit.parts, self._vocabulary, param)
         return way.prompt + text if isinstance(text, str) else text
 
     def arrays(self, ids: Array) -> dict[str, Array]:

@@ -7,16 +7,15 @@ The order is the same, and `raw` is the logit, from which any activation can be 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Unsupported
-from omnivec.core.nouns import Card, Features, Head, Output, Relevance, Unit
+from omnivec.core.nouns import Card, Features, Head, Output, Unit
 from omnivec.core.seams import Session
 from omnivec.families._adapters import Adapters
 from omnivec.families._files import labels, vocabulary, window
-from omnivec.families._pairs import Reader
+from omnivec.families._pairs import Reader, relevance
 from omnivec.families._text import Ids, Prompts
 
 GRAPH = "main"
@@ -100,12 +99,6 @@ class CrossEncoder:
         if unit.other is None:
             raise Unsupported("This model scores pairs of texts.", param=f"[{index}]")
         return self._reader.read(unit.other, f"[{index}]")
-
-
-def relevance(logit: float) -> Relevance:
-    """The logistic function, written so that no exponential overflows."""
-    value = 0.5 * (1 + math.tanh(0.5 * logit))
-    return Relevance(value=value, raw=logit)
 
 
 PLUGIN = CrossEncoderFamily()

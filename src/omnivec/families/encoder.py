@@ -8,7 +8,7 @@ files, so it is done only where a checkpoint's modules.json has it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -141,7 +141,7 @@ class Encoder:
             self._fill["token_type_ids"] = 0
         if self._masks:
             self._fill["pool_mask"] = 0
-        self._prompt_length = lru_cache(maxsize=256)(self._count_prompt)
+        self._prompt_length = lru_cache(maxsize=256)(partial(_count_prompt, self._tokeniser))
 
     def prepare(self, units: Sequence[Unit]) -> list[Features]:
         prompts = [self._prompts.choose(unit.role, unit.instruction) for unit in units]
@@ -196,12 +196,13 @@ class Encoder:
             mask[: self._prompt_length(prompt, window)] = 0
         return mask
 
-    def _count_prompt(self, prompt: str, window: int) -> int:
-        """The prompt's tokens and the special ones around it, less the last one behind it."""
-        frame = self._tokeniser.single
-        ids = self._tokeniser.encode([prompt], [window])[0].tokens
-        length = min(len(ids) + frame.size, window)
-        return length - 1 if frame.after else length
+
+def _count_prompt(tokeniser: Tokeniser, prompt: str, window: int) -> int:
+    """The prompt's tokens and the special ones around it, less the last one behind it."""
+    frame = tokeniser.single
+    ids = tokeniser.encode([prompt], [window])[0].tokens
+    length = min(len(ids) + frame.size, window)
+    return length - 1 if frame.after else length
 
 
 # ── modules.json ─────────────────────────────────────────────────────────────────────────

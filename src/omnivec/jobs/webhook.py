@@ -12,8 +12,10 @@ import logging
 import socket
 import ssl
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+from omnivec.media.addresses import Allowed, is_public
 
 log = logging.getLogger("omnivec.jobs")
 
@@ -26,11 +28,10 @@ _GOOD = 200
 
 
 class Webhooks:
-    """`allowed`: hosts, addresses and networks that need not be public."""
+    """`allowed`: hosts, addresses and networks that need not be public. Raises SettingsError."""
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
-        self._allowed = frozenset(one.lower() for one in allowed)
-        self._networks = [found for one in allowed if (found := _network(one)) is not None]
+        self._allowed = Allowed(allowed)
         self._tls = ssl.create_default_context()
 
     async def post(self, url: str, body: bytes) -> bool:
@@ -63,15 +64,8 @@ class Webhooks:
         return dialled
 
     def is_allowed(self, host: str, address: str) -> bool:
-        """The one place where an address is judged."""
-        if host.lower() in self._allowed:
-            return True
-        found = ip_address(address.partition("%")[0])
-        if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        if any(found in network for network in self._networks):
-            return True
-        return found.is_global and not found.is_multicast
+        found = ip_address(address)
+        return is_public(found) or self._allowed.is_named(host.lower().rstrip("."), found)
 
 
 def parse(url: str) -> tuple[str, str, int, str]:
@@ -83,10 +77,3 @@ def parse(url: str) -> tuple[str, str, int, str]:
         raise ValueError("not a URL of http or https")
     path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme], path
-
-
-def _network(text: str) -> IPv4Network | IPv6Network | None:
-    try:
-        return ip_network(text.strip("[]"), strict=False)
-    except ValueError:
-        return None

@@ -13,6 +13,7 @@ Options follow the name: `fake:dims=8,slow=0.05`.
     streams=2        batches that may run at once (default 1)
     batch_cost=512   tokens that a batch should have (default 1024)
     padded=off       whether a batch is charged for its padding (default on)
+    image=on         whether it takes pictures and videos, too (default off; no reranker)
     faults=on        whether markers in a text do anything (default off)
     hang=5           seconds that [[hang]] hangs (default: until the session is closed)
 
@@ -58,6 +59,7 @@ class Options(NamedTuple):
     streams: int = 1
     batch_cost: int = 1024
     padded: bool = True
+    image: bool = False
     faults: bool = False
     hang: float | None = None
 
@@ -156,7 +158,7 @@ class FakeSession:
 
     def _row(self, head: Head, ids: Array) -> Floats:
         """[dims] of a pooled head, [1] of logits."""
-        if head.kind == "logits":
+        if head.kind in ("logits", "contrast"):
             return self._marred(numbers(ids, 1) * np.float32(_SPAN), ids)
         return self._marred(unit(numbers(ids, self._options.dims)), ids)
 
@@ -212,13 +214,14 @@ def read_options(checkpoint: Checkpoint) -> Options:
             streams=_whole(told.get("streams", "1")),
             batch_cost=_whole(told.get("batch_cost", "1024")),
             padded=_SWITCH[told.get("padded", "on").lower()],
+            image=_SWITCH[told.get("image", "off").lower()],
             faults=_SWITCH[told.get("faults", "off").lower()],
             hang=_seconds(told["hang"]) if "hang" in told else None,
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: options are whole numbers from 1 (dims, memory, streams, "
-            "batch_cost), seconds (slow, load, hang), or on and off (padded, faults)"
+            "batch_cost), seconds (slow, load, hang), or on and off (padded, image, faults)"
         ) from error
 
 

@@ -21,23 +21,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from omnivec.core import heads
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.machine import installed
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._openvino.limits import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from omnivec.core.checkpoint import Checkpoint
     from omnivec.core.nouns import Accelerator, Array, Head
     from omnivec.core.seams import Session
-    from omnivec.runtimes._openvino.blocks import Encoded
+    from omnivec.runtimes._openvino.feeds import Feed
 
-BATCH_TOKENS = 1024
-BATCH_WORDS = 512
-"""Where a vocabulary's logits follow: the longer the batch, the more of them there are."""
 SMALL = 512 * 2**20
 """Bytes of weights up to which a model is held twice, for throughput and for latency; larger
 ones up to one PART of the memory that there is."""
@@ -62,7 +58,8 @@ class OpenVINO:
     rank = 0
 
     def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:
-        del head  # all of them are built here
+        if head.kind == "contrast":
+            return "the openvino runtime does not compare two words' logits; use --runtime torch"
         checkpoint = checkpoint.part(graph)
         if device not in ("auto", "cpu"):
             return f"the openvino runtime runs on the CPU, not on {device!r}; use --device cpu"
@@ -80,14 +77,12 @@ class OpenVINO:
         chosen = precision(dtype, checkpoint.name)
         core = load().Core()
         graphs = importlib.import_module("omnivec.runtimes._openvino.graphs")
-        model, encoded, weights = graphs.build(checkpoint, head, int8=chosen == "int8")
+        model, feed, weights = graphs.build(checkpoint, head, int8=chosen == "int8")
         streams = cores()
         try:
             compiled = core.compile_model(model, "CPU", _wishes(chosen, streams))
-            session = OpenVINOSession(compiled, encoded, head, streams, chosen)
-            if head.kind == "words":
-                session.batch_cost = BATCH_WORDS
-            session.run(_few_tokens(encoded))  # packs the weights
+            session = OpenVINOSession(compiled, feed, streams, chosen)
+            session.run(feed.few())  # packs the weights
         except RuntimeError as error:
             raise CheckpointError(
                 f"{checkpoint.name}: OpenVINO refused the graph; config.json and the weights "
@@ -133,17 +128,13 @@ class OpenVINOSession:
     grows over the first shapes and then stays. Few widths mean few pauses: pad to a multiple.
     """
 
-    padding = 0.2  # of attention alone, which is about this share of a layer
-    batch_cost = BATCH_TOKENS
-
-    def __init__(
-        self, compiled: Any, encoded: Encoded, head: Head, streams: int, dtype: str
-    ) -> None:
+    def __init__(self, compiled: Any, feed: Feed, streams: int, dtype: str) -> None:
+        self.padding = feed.padding
+        self.batch_cost = feed.batch_cost
         self.streams = streams
         self.dtype = dtype
-        self._encoded = encoded
+        self._feed = feed
         self._names = [output.get_any_name() for output in compiled.outputs]
-        self._of_tokens = heads.of_tokens(head)
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
@@ -159,8 +150,7 @@ class OpenVINOSession:
         def work() -> None:
             try:
                 request = compile_graph().create_infer_request()
-                few = _few_tokens(self._encoded)
-                inputs = self._feed(few, _kept(self._of_tokens, few))
+                inputs = self._feed.read(self._feed.few()).inputs
                 request.infer(inputs, share_inputs=True)
             except RuntimeError:
                 log.exception("no second graph for single batches; one core computes them")
@@ -180,12 +170,8 @@ class OpenVINOSession:
         return self._idle
 
     def run(self, arrays: Mapping[str, Array], *, alone: bool = False) -> dict[str, Array]:
-        """Raises ValueError for ids that the model has no row for, rows longer than its
-        positions and adapters that it has not: the graph would read past a table. Raises
-        SessionLost when closed."""
-        kept = _kept(self._of_tokens, arrays)
-        inputs = self._feed(arrays, kept)
-        self._check(*inputs)
+        """Raises ValueError for what the graph has no place for, SessionLost when closed."""
+        inputs, kept = self._feed.read(arrays)
         line = self._line() if alone else self._idle
         request = line.get()
         try:
@@ -201,38 +187,15 @@ class OpenVINOSession:
 
     def close(self) -> None:
         """Waits for the batches that are running, then frees the graphs."""
-        if self._widening is not None and self._widening.ident is not None:
-            self._widening.join()
+        widening, self._widening = self._widening, None  # it refers to this session
+        if widening is not None and widening.ident is not None:
+            widening.join()
             while not self._wide.empty():
                 self._wide.get()
         for _ in range(self.streams):
             if self._idle.get() is None:
                 break
         self._idle.put(None)
-
-    def _feed(self, arrays: Mapping[str, Array], kept: Mapping[str, Array]) -> tuple[Array, ...]:
-        """The graph's inputs; where it has adapters, each row's number comes last."""
-        told = {name: array for name, array in arrays.items() if name != "adapter"}
-        inputs, count = _inputs(told, kept), self._encoded.adapters
-        if not count:
-            return inputs
-        rows = len(inputs[0])
-        numbers = np.ascontiguousarray(arrays.get("adapter", np.zeros(rows)), np.int64)
-        if numbers.shape != (rows,) or not _within(numbers, count + 1):
-            raise ValueError(f"adapters are 0 to {count} here, one for each row")
-        return *inputs, numbers
-
-    def _check(
-        self, ids: Array, _: Array, segments: Array, __: Array, tokens: Array, *___: Array
-    ) -> None:
-        limits = self._encoded
-        if not _within(ids, limits.vocabulary):
-            raise ValueError(f"a token id is not in 0..{limits.vocabulary - 1}")
-        if limits.segments and not _within(segments, limits.segments):
-            raise ValueError(f"a segment is not in 0..{limits.segments - 1}")
-        columns = tokens % ids.shape[1]
-        if limits.positions is not None and columns.max() >= limits.positions:
-            raise ValueError(f"a row is longer than {limits.positions} tokens")
 
 
 def is_wide(checkpoint: Checkpoint, streams: int) -> bool:
@@ -251,61 +214,9 @@ def _wishes(dtype: str, streams: int) -> dict[str, Any]:
     }
 
 
-def _kept(names: Iterable[str], arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """int64 [K]: where in the batch, read row by row, the tokens are that each output keeps."""
-    return {name: np.flatnonzero(heads.kept(name, arrays)) for name in names}
-
-
 def _copied(tensor: Any, kept: Array | None) -> Array:
     """An output, without the rows that only rounded its size up."""
     return np.array(tensor.data[: None if kept is None else len(kept)])
-
-
-def _inputs(arrays: Mapping[str, Array], kept: Mapping[str, Array]) -> tuple[Array, ...]:
-    """ids, mask, segments, pooled, tokens, places and the packed places of the `kept` tokens,
-    in the order of the graph's parameters."""
-    ids, mask = (np.ascontiguousarray(arrays[k], np.int64) for k in ("input_ids", "attention_mask"))
-    segments = arrays.get("token_type_ids")
-    segments = np.zeros_like(ids) if segments is None else np.ascontiguousarray(segments, np.int64)
-    pooled = np.ascontiguousarray(arrays.get("pool_mask", mask), np.int64)
-    shapes = {a.shape for a in (ids, mask, segments, pooled, *arrays.values())}
-    if not ids.size or shapes != {ids.shape[:2]}:
-        raise ValueError("the arrays of a batch must share one shape [B, T], neither of them 0")
-    tokens, places = _packed(heads.computed(kept, arrays))
-    packed = (_filled(places.ravel()[one], len(one)) for one in kept.values())
-    return ids, mask, segments, pooled, tokens, places, *packed
-
-
-def _packed(computed: Array) -> tuple[Array, Array]:
-    """`tokens` [P] and `places` [B, T] of blocks.Inputs, from the tokens [B, T] that there are.
-    P is rounded up, so that a runtime meets few sizes; what is too many repeats the batch's
-    first place."""
-    there = np.flatnonzero(computed)
-    places = np.zeros(computed.size, np.int64)
-    places[there] = np.arange(len(there))
-    return _filled(there, max(1, len(there))), places.reshape(computed.shape)
-
-
-def _filled(values: Array, least: int) -> Array:
-    """The values and then zeros, up to `least` rounded up."""
-    filled = np.zeros(rounded(least), np.int64)
-    filled[: len(values)] = values
-    return filled
-
-
-def rounded(tokens: int) -> int:
-    """The next of 16 sizes to each power of two; below 32 each number is one."""
-    step = 1 << max(0, (tokens - 1).bit_length() - 5)
-    return -(-tokens // step) * step
-
-
-def _few_tokens(encoded: Encoded) -> dict[str, Array]:
-    ids = np.ones((1, min(8, encoded.positions or 8)), np.int64)
-    return {"input_ids": ids, "attention_mask": ids}
-
-
-def _within(ids: Array, end: int) -> bool:
-    return bool(ids.min() >= 0 and ids.max() < end)
 
 
 @cache

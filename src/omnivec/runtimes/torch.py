@@ -12,7 +12,7 @@ from weakref import WeakSet
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.nouns import Accelerator, Head
 from omnivec.runtimes._torch import devices
-from omnivec.runtimes._torch.session import TorchSession
+from omnivec.runtimes._torch.opening import Local, open_session
 from omnivec.runtimes._torch.workers import Workers
 
 INSTALL = "pip install 'omnivec[torch]'"
@@ -47,7 +47,7 @@ class TorchRuntime:
         head: Head,
         device: str,
         dtype: str,
-    ) -> TorchSession | Workers:
+    ) -> Local | Workers:
         """Several GPUs are used together, each by a process of its own."""
         if dtype == "int8":
             raise CheckpointError(
@@ -58,17 +58,18 @@ class TorchRuntime:
         places = _places(device)
         kind = _choose_dtype(dtype, places[0])
         if len(places) == 1:
-            return TorchSession(checkpoint, head, places[0], kind)
+            return open_session(checkpoint, head, places[0], kind)
         session = Workers(checkpoint, head, places, kind)
         self._distant.add(session)
         return session
 
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
-        """The weights, on whichever device, and something for the batches."""
+        """The weights, on whichever device, and something for the batches. A tower holds its
+        part of them; both have been there for a moment when one is opened."""
         size = checkpoint.part(graph).size()
         return SCRATCH + size // (1 if dtype in ("auto", "f32") else 2)
 
-    def describe(self, session: TorchSession | Workers) -> tuple[str, str]:
+    def describe(self, session: Local | Workers) -> tuple[str, str]:
         return session.device, session.dtype
 
     def memory(self) -> int:

@@ -19,16 +19,16 @@ from omnivec.core.errors import (
     ModelFailed,
     NotFound,
     Overloaded,
-    TooLarge,
     Unauthorized,
     WrongMethod,
 )
-from omnivec.core.nouns import Call, Describe, Limits, Reply, Result
+from omnivec.core.nouns import Call, Describe, Reply, Result
 from omnivec.core.outline import VALUES, MalformedError, Outline
 from omnivec.core.seams import Dialect, Endpoint, Engine
 from omnivec.core.settings import Settings
 from omnivec.server.aside import LARGE_BODY, LARGE_REPLY, Aside
 from omnivec.server.auth import OPEN, Hosts, Keys, challenge
+from omnivec.server.limits import Read, limits, read_within
 from omnivec.server.metrics import Metrics, Traffic
 from omnivec.server.replies import headers_of, internal, placed, with_header
 from omnivec.server.routes import NotAllowed, Table
@@ -37,8 +37,6 @@ log = logging.getLogger("omnivec.server")
 
 LONGEST_NAME = 128
 """Characters of a request id that a client may choose."""
-
-Read = Callable[[], Awaitable[bytes]]
 
 _peek = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -120,7 +118,7 @@ class Door:
         self.engine = engine
         self.metrics = metrics
         self.keys = Keys(settings.api_keys)
-        self.limits = Limits(items=settings.max_items, dims=settings.default_dims)
+        self.limits = limits(settings)
         self.draining = False
         self.tracer: Tracer | None = None
         self.aside = Aside()
@@ -147,8 +145,10 @@ class Door:
         *,
         body: int = 0,
     ) -> None:
-        """What no dialect has. Open without a key only when `auth.OPEN` names it. Raises
-        RuntimeError when the path is taken."""
+        """What no dialect has, or the profile's has in its own way. Open without a key only
+        when `auth.OPEN` names it. Raises RuntimeError when the path is taken."""
+        if self._is_owned(method, path):
+            return
         traffic = self.metrics.route(path, method)
         self._table.add(method, path, Route(method, path, traffic, Page(serve, keys, body)))
 
@@ -174,7 +174,7 @@ class Door:
             self._hosts.check(call.headers)
             route, params = self._find(call)
             if route.page is not None:
-                visit.body = await _read(route.page, call, read)
+                visit.body = await read_within(route.page.body, call, read)
                 inner = msgspec.structs.replace(call, params=params, body=visit.body)
                 reply = await route.page.serve(inner)
             else:
@@ -291,6 +291,8 @@ class Door:
     def _add(self, operation: Operation) -> None:
         endpoint = operation.endpoint
         method, path = endpoint.method, operation.prefix + endpoint.path
+        if self._is_owned(method, path) or (endpoint.own and operation.dialect is not self.speaker):
+            return
         route = self._routes.get((method, path))
         if route is None:
             route = Route(method, path, self.metrics.route(path, method))
@@ -306,6 +308,11 @@ class Door:
             raise RuntimeError(
                 f"{method} {path} is claimed by {names}, and neither says which bodies are its own"
             )
+
+    def _is_owned(self, method: str, path: str) -> bool:
+        """Whether the profile's dialect, which is asked first, keeps that path to itself."""
+        route = self._routes.get((method, path))
+        return route is not None and route.fallback is not None and route.fallback.endpoint.own
 
     def _blamed(self, route: Route) -> Operation:
         """Who speaks when a body says nothing of whose it is: the profile's dialect, where it
@@ -349,19 +356,6 @@ class Door:
         if isinstance(fault, Unauthorized):
             return with_header(reply, "www-authenticate", challenge(visit.call))
         return reply
-
-
-async def _read(page: Page, call: Call, read: Read | None) -> bytes:
-    """The body that a page is for. Raises TooLarge, if it can before any of it was read."""
-    if not page.body:
-        return b""
-    length = call.headers.get("content-length", "")
-    if length.isdigit() and int(length) > page.body:
-        raise TooLarge(f"A body here may be {page.body} bytes long.")
-    body = call.body if read is None else await read()
-    if len(body) > page.body:
-        raise TooLarge(f"A body here may be {page.body} bytes long.")
-    return body
 
 
 def _choose(route: Route, body: bytes | Outline, blamed: Operation) -> Operation:

@@ -74,7 +74,7 @@ def document(door: Door, settings: Settings, model: str = "MODEL") -> bytes:
             route, aliases, schemas, base, model, keyed=keyed
         )
     for path in PROBES:
-        paths.setdefault(path, {})["get"] = _probe(path, base, keyed=keyed)
+        paths.setdefault(path, {}).setdefault("get", _probe(path, base, keyed=keyed))
     return orjson.dumps(
         {
             "openapi": "3.1.0",

@@ -11,7 +11,7 @@ rows of one width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from openvino import Type
@@ -58,10 +58,21 @@ class Inputs(NamedTuple):
         return ops.gather(x, self.places, axis(0))
 
 
+class Rows(Protocol):
+    """Whose a packed token is: Inputs, or what stands for it where there is no padding."""
+
+    @property
+    def chosen(self) -> Node | None: ...
+
+    def pack(self, x: Node, *rest: int) -> Node: ...
+
+    def spread(self, x: Node) -> Node: ...
+
+
 class Chosen(NamedTuple):
     """One token of each row, in place of all: [B, H] in place of [P, H]."""
 
-    inputs: Inputs
+    inputs: Rows
 
     def take(self, x: Node) -> Node:
         """[P, H] to [B, H]."""
@@ -92,7 +103,7 @@ class Encoded(NamedTuple):
 class Attention(NamedTuple):
     heads: int
     size: int
-    inputs: Inputs
+    inputs: Rows
 
     @property
     def scale(self) -> float:
@@ -102,6 +113,19 @@ class Attention(NamedTuple):
 def constant(array: Array) -> Node:
     """Shares the array's memory, which the caller's `Weights` may have mapped from a file."""
     return ops.constant(np.ascontiguousarray(array), shared_memory=True)
+
+
+def parameter(name: str, kind: Type, *sizes: int) -> Node:
+    """An input of the graph; a size of -1 is the batch's to choose."""
+    made = ops.parameter(list(sizes), kind, name)
+    made.get_output_tensor(0).set_names({name})
+    return made
+
+
+def result(name: str, node: Node) -> Node:
+    made = ops.result(node)
+    made.get_output_tensor(0).set_names({name})
+    return made
 
 
 def scalar(value: float, dtype: type = np.float32) -> Node:
@@ -178,6 +202,7 @@ ACTIVATIONS: Mapping[str, Callable[[Node], Node]] = {
     "gelu_new": lambda x: ops.gelu(x, "tanh"),
     "gelu_fast": lambda x: ops.gelu(x, "tanh"),
     "gelu_pytorch_tanh": lambda x: ops.gelu(x, "tanh"),
+    "quick_gelu": lambda x: ops.swish(x, scalar(1.702)),
     "relu": ops.relu,
     "silu": ops.swish,
     "swish": ops.swish,
@@ -214,11 +239,14 @@ def heads_of(x: Node, attention: Attention, chosen: Chosen | None = None) -> Nod
 
 
 def attend(
-    q: Node, k: Node, v: Node, bias: Node, attention: Attention, chosen: Chosen | None = None
+    q: Node, k: Node, v: Node, bias: Node | None, attention: Attention, chosen: Chosen | None = None
 ) -> Node:
     """Softmax(q k^T * D^-1/2 + bias) v, of [B, N, T, D] each, to [P, N * D]; when q is of chosen
     tokens, to [B, N * D]."""
-    mixed = ops.scaled_dot_product_attention(q, k, v, bias, scalar(attention.scale))
+    if bias is None:
+        mixed = ops.scaled_dot_product_attention(q, k, v)
+    else:
+        mixed = ops.scaled_dot_product_attention(q, k, v, bias, scalar(attention.scale))
     joined = ops.transpose(mixed, shape(0, 2, 1, 3))
     return (chosen or attention.inputs).pack(joined, attention.heads * attention.size)
 

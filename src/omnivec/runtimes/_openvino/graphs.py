@@ -6,12 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from openvino import Model, Type
-from openvino import opset15 as ops
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.runtimes._openvino import lora, words
+from omnivec.runtimes._openvino import blocks, lora, pictures, words
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
+from omnivec.runtimes._openvino.feeds import Feed, TokenFeed
 from omnivec.runtimes._openvino.heads import first_place, project, reads_first
 from omnivec.runtimes._openvino.limits import ARCHITECTURES
 from omnivec.runtimes._openvino.weights import Weights
@@ -22,13 +22,23 @@ if TYPE_CHECKING:
     from omnivec.core.nouns import Head
 
 
-def build(
-    checkpoint: Checkpoint, head: Head, *, int8: bool = False
-) -> tuple[Any, Encoded, Weights]:
-    """The graph, what its session must check of its inputs, and the weights that it shares
-    memory with. With `int8` the encoder's matrices are rounded, the head's never. Raises
-    CheckpointError."""
-    architecture = _module(checkpoint.architecture)
+def build(checkpoint: Checkpoint, head: Head, *, int8: bool = False) -> tuple[Any, Feed, Weights]:
+    """The graph, what brings a batch to it, and the weights that it shares memory with. With
+    `int8` the encoder's matrices are rounded, the head's never. Raises CheckpointError."""
+    try:
+        if ARCHITECTURES[checkpoint.architecture] == "pictures":
+            return pictures.build(checkpoint, head, int8=int8)
+        return _build(_module(checkpoint.architecture), checkpoint, head, int8=int8)
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
+            f"{checkpoint.architecture} model needs; download the model again"
+        ) from error
+
+
+def _build(
+    architecture: ModuleType, checkpoint: Checkpoint, head: Head, *, int8: bool
+) -> tuple[Any, Feed, Weights]:
     weights = Weights(checkpoint.name, checkpoint.weights())
     weights.root(architecture.ANCHOR)
     parameters = {name: _parameter(name) for name in INPUTS}
@@ -40,19 +50,13 @@ def build(
         given.append(_parameter("adapter"))
         updates = lora.updates(weights, checkpoint.adapters, given[-1], inputs)
         body, top = body.adapted(updates), top.adapted(updates)
-    try:
-        chosen = first_place(inputs) if reads_first(head, checkpoint.config) else None
-        inputs = inputs._replace(chosen=chosen)
-        encoded = architecture.encode(checkpoint.config, body, inputs)
-        outputs = _outputs(architecture, checkpoint, head, encoded, top, inputs)
-    except (KeyError, TypeError, ZeroDivisionError) as error:
-        raise CheckpointError(
-            f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
-            f"{checkpoint.architecture} model needs; download the model again"
-        ) from error
-    results = [_result(name, output) for name, output in outputs.items()]
+    inputs = inputs._replace(chosen=_chosen(architecture, checkpoint, head, inputs))
+    encoded = architecture.encode(checkpoint.config, body, inputs)
+    outputs = _outputs(architecture, checkpoint, head, encoded, top, inputs)
+    results = [blocks.result(name, output) for name, output in outputs.items()]
     model = Model(results, given, checkpoint.architecture)
-    return model, encoded._replace(hidden=None, adapters=len(checkpoint.adapters)), weights
+    limits = encoded._replace(hidden=None, adapters=len(checkpoint.adapters))
+    return model, TokenFeed(limits, head), weights
 
 
 INPUTS = ("ids", "mask", "segments", "pooled", "tokens", "places")  # of blocks.Inputs
@@ -60,9 +64,16 @@ INPUTS = ("ids", "mask", "segments", "pooled", "tokens", "places")  # of blocks.
 
 def _parameter(name: str) -> Any:
     flat = name in ("tokens", "adapter") or name.endswith("_kept")
-    made = ops.parameter([-1] if flat else [-1, -1], Type.i64, name)
-    made.get_output_tensor(0).set_names({name})
-    return made
+    return blocks.parameter(name, Type.i64, *([-1] if flat else [-1, -1]))
+
+
+def _chosen(
+    architecture: ModuleType, checkpoint: Checkpoint, head: Head, inputs: Inputs
+) -> Any | None:
+    """The packed token of each row that the head reads, where it reads no other."""
+    if head.kind == "tower":
+        return architecture.choose(checkpoint.config, inputs)
+    return first_place(inputs) if reads_first(head, checkpoint.config) else None
 
 
 def _outputs(
@@ -80,18 +91,14 @@ def _outputs(
             outputs[name] = architecture.classify(config, weights.of_rows(), encoded, inputs)
         elif one.kind == "words":
             outputs |= words.find(encoded, one, config, weights, inputs, architecture.ANCHOR)
+        elif one.kind == "tower":
+            outputs[name] = architecture.finish(encoded, weights.of_rows())
         else:
             outputs[name] = project(encoded, name, one, inputs, checkpoint)
     return outputs
 
 
-def _result(name: str, output: Any) -> Any:
-    made = ops.result(output)
-    made.get_output_tensor(0).set_names({name})
-    return made
-
-
 def _module(model_type: str) -> ModuleType:
     """It has ANCHOR, the name of the word embeddings, which tells the prefix of the
-    checkpoint's keys; `encode`; and `classify`."""
+    checkpoint's keys; `encode`; and `classify`, or of a tower `choose` and `finish`."""
     return importlib.import_module(f"omnivec.runtimes._openvino.{ARCHITECTURES[model_type]}")

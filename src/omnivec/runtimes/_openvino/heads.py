@@ -22,7 +22,7 @@ _LOWEST = float(np.finfo(np.float32).min)
 
 def reads_first(head: Head, config: Mapping[str, Any]) -> bool:
     """Whether of the last layer only each row's first token is read: then no other is computed."""
-    if heads.of_tokens(head):
+    if heads.of_tokens(head) or head.kind == "tower":
         return False
     if head.kind == "logits":
         return str(config.get("classifier_pooling", "cls")) == "cls"
@@ -31,8 +31,13 @@ def reads_first(head: Head, config: Mapping[str, Any]) -> bool:
 
 def first_place(inputs: Inputs) -> Node:
     """The packed token of each row that `cls` pools and classifiers read: int64 [B]."""
-    first = _position(inputs.pooled, last=False)
-    return ops.gather(inputs.places, first, axis(1), batch_dims=1)
+    return place_of(inputs.pooled, inputs)
+
+
+def place_of(kept: Node, inputs: Inputs) -> Node:
+    """The packed token of each row that is the first of the `kept`, of [B, T]; its first one
+    where none is."""
+    return ops.gather(inputs.places, _position(kept, last=False), axis(1), batch_dims=1)
 
 
 def project(

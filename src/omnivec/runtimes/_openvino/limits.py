@@ -11,11 +11,19 @@ if TYPE_CHECKING:
 ARCHITECTURES = {
     "bert": "bert",
     "camembert": "bert",
+    "chinese_clip_text_model": "chinese_clip_text",
+    "chinese_clip_vision_model": "pictures",
+    "clip_text_model": "clip_text",
+    "clip_vision_model": "pictures",
     "distilbert": "distilbert",
     "modernbert": "modernbert",
     "mpnet": "mpnet",
     "nomic_bert": "nomic_bert",
     "roberta": "bert",
+    "siglip_text_model": "siglip_text",
+    "siglip_vision_model": "pictures",
+    "siglip2_text_model": "siglip_text",
+    "siglip2_vision_model": "pictures",
     "xlm-roberta": "bert",
 }
 
@@ -31,6 +39,8 @@ _NEEDED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("rotary_emb_fraction", (None, 1, 1.0), "partial rotary positions"),
     ("rotary_scaling_factor", (None, 1, 1.0), "scaled rotary positions"),
     ("num_experts", (None, 0, 1), "mixtures of experts"),
+    ("num_channels", (None, 3), "pictures without three channels"),
+    ("vision_use_head", (None, True), "towers without a head"),
     ("activation_function", (None, "swiglu", "geglu", "glu"), "feed-forwards without a gate"),
 )
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from omnivec.core.nouns import Array, Head
 
-Dtype: TypeAlias = Literal["int64", "float32", "bool"]
+Dtype: TypeAlias = Literal["int64", "float32", "bool", "uint8"]
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):

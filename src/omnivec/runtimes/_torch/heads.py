@@ -7,7 +7,18 @@ from typing import Any, TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import LAYER_NORM_EPSILON, NORM_FLOOR, activation
-from omnivec.core.nouns import Array, Dense, Head, LayerNorm, Normalize, Pool, Step, Vocabulary
+from omnivec.core.nouns import (
+    Array,
+    Contrast,
+    Dense,
+    Head,
+    LayerNorm,
+    Normalize,
+    Pool,
+    Scale,
+    Step,
+    Vocabulary,
+)
 from omnivec.runtimes._torch.loading import state
 from omnivec.runtimes._torch.packing import Packing
 
@@ -20,12 +31,14 @@ HeadRun: TypeAlias = Callable[[Tensor, Packing, Move], Tensor]
 LOGITS = 2048  # tokens whose logits are there at once: 250 MB of them for BERT's vocabulary
 
 
-def build(checkpoint: Checkpoint, name: str, head: Head, device: str) -> HeadRun:
-    """The steps of the output `name` as one function of the hidden states [S, H] and their
-    packing: [B, d], or [K, d] of tokens. They are done in float32 whatever the model's dtype:
+def build(checkpoint: Checkpoint, name: str, head: Head, model: Any) -> HeadRun:
+    """The steps of the output `name` as one function of the `model`'s hidden states [S, H] and
+    their packing: [B, d], or [K, d] of tokens. They are done in float32 whatever the model's dtype:
     they cost next to nothing. Raises CheckpointError."""
     pools = [step for step in head.steps if isinstance(step, Pool)]
-    layers = [_layer(checkpoint, step, device) for step in head.steps if not isinstance(step, Pool)]
+    layers = [
+        _layer(checkpoint, step, model) for step in head.steps if not isinstance(step, Pool | Scale)
+    ]
 
     def run(x: Tensor, packing: Packing, move: Move) -> Tensor:
         for step in pools:
@@ -91,10 +104,15 @@ def _reduce(x: Tensor, how: str, starts: Tensor) -> Tensor:
     return torch.segment_reduce(x, how, offsets=starts, axis=0, unsafe=True)
 
 
-def _layer(checkpoint: Checkpoint, step: Step, device: str) -> Layer:
+def _layer(checkpoint: Checkpoint, step: Step, model: Any) -> Layer:
     import torch
     from torch.nn import functional
 
+    device = model.device
+    if isinstance(step, Contrast):
+        yes, no = model.get_output_embeddings().weight[[step.yes, step.no]].float()
+        between = (yes - no)[:, None]
+        return lambda x: x @ between
     if isinstance(step, Normalize):
         return lambda x: functional.normalize(x, dim=-1, eps=NORM_FLOOR)
     if isinstance(step, Dense):
@@ -109,7 +127,7 @@ def _layer(checkpoint: Checkpoint, step: Step, device: str) -> Layer:
     raise ValueError(f"a {type(step).__name__} step comes first or not at all")
 
 
-def _weights(checkpoint: Checkpoint, file: str, device: str, *names: str) -> dict[str, Tensor]:
+def _weights(checkpoint: Checkpoint, file: str, device: Any, *names: str) -> dict[str, Tensor]:
     found = {name: tensor.float() for name, tensor in _tensors(checkpoint, file).items()}
     for name in names:
         if name not in found:

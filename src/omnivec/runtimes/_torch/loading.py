@@ -10,21 +10,23 @@ from typing import Any
 
 from omnivec.core import torchfile
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.core.nouns import Head
+from omnivec.runtimes._torch import architectures
 
 # the transformers class that has the head of each kind; the others are of hidden states
 _CLASSES = {"logits": "AutoModelForSequenceClassification", "words": "AutoModelForMaskedLM"}
 
 
-def load(checkpoint: Checkpoint, dtype: Any, *, kind: str, attention: str | None) -> Any:
-    """The model on the CPU, to infer with. `kind` is the head's; `attention` None leaves the
-    choice to transformers. Raises CheckpointError."""
+def load(checkpoint: Checkpoint, dtype: Any, head: Head, *, attention: str | None) -> Any:
+    """The model on the CPU, to infer with, of the class that has the head; `attention` None
+    leaves the choice to transformers. Raises CheckpointError."""
     # says what is wrong in our words before transformers says it in its
     files = checkpoint.weights()
     pickled = [file for file in files if file.suffix != ".safetensors"]
     with _quiet():
         import transformers
 
-        made = getattr(transformers, _CLASSES.get(kind, "AutoModel"))
+        made = getattr(transformers, _class(checkpoint.architecture, head))
         told: dict[str, Any] = {
             "output_loading_info": True,
             "dtype": dtype,
@@ -49,7 +51,7 @@ def load(checkpoint: Checkpoint, dtype: Any, *, kind: str, attention: str | None
             ) from error
     # a pooler is left out of most checkpoints and of every head
     missing = [
-        key for key in sorted(info["missing_keys"]) if kind == "logits" or "pooler" not in key
+        key for key in sorted(info["missing_keys"]) if head.kind == "logits" or "pooler" not in key
     ]
     if missing:
         raise CheckpointError(
@@ -57,6 +59,11 @@ def load(checkpoint: Checkpoint, dtype: Any, *, kind: str, attention: str | None
             "download the model again"
         )
     return model.eval().requires_grad_(False)
+
+
+def _class(architecture: str, head: Head) -> str:
+    manner = architectures.manner(architecture, head)
+    return manner.speaks if head.kind == "contrast" else _CLASSES.get(head.kind, manner.reads)
 
 
 def _from_state(

@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from omnivec.core.heads import MASK_FLOOR, computed, kept
+from omnivec.core.heads import MASK_FLOOR, PICTURES, computed, kept
 from omnivec.core.nouns import Array, Floats
+
+SIGHTS = {*PICTURES, *PICTURES.values()}
 
 
 class Run(NamedTuple):
@@ -39,7 +41,8 @@ class Packing:
 
     def __init__(self, arrays: Mapping[str, Array], names: Sequence[str] = ()) -> None:
         mask = arrays["attention_mask"].astype(bool)
-        if not mask.size or {a.shape for a in arrays.values()} != {mask.shape[:2]}:
+        shapes = {array.shape for name, array in arrays.items() if name not in SIGHTS}
+        if not mask.size or shapes != {mask.shape[:2]}:
             raise ValueError("the arrays of a batch must share one shape [B, T], neither of them 0")
         pooled = mask & arrays.get("pool_mask", mask).astype(bool)
         mask[~mask.any(1), 0] = True

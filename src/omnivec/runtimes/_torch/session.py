@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.heads import named, of_tokens
-from omnivec.core.nouns import Array, Head, Vocabulary
+from omnivec.core.heads import PICTURES, named, of_tokens
+from omnivec.core.nouns import Array, Head, Scale, Vocabulary
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import architectures, attention, budget, heads
+from omnivec.runtimes._torch.bridge import Bridge
 from omnivec.runtimes._torch.loading import load
 from omnivec.runtimes._torch.lora import Adapters
 from omnivec.runtimes._torch.packing import Packing
+from omnivec.runtimes._torch.sight import Sight
 
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
 
 CPU_COST = 1024
+GPU_COST = 16384
+"""Of a tower for pictures, whose sizes are not known here."""
 
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
@@ -39,26 +43,33 @@ class TorchSession:
 
         self.device = device
         self.dtype = dtype
-        self.streams = 2 if device.startswith("cuda") else 1
+        bridge = self._bridge = Bridge(device)
+        self._move, self._fetch = bridge.move, bridge.fetch
+        self.streams = bridge.streams
         self._torch = torch
         self._logits = head.kind == "logits"
         self._packed = architectures.find(checkpoint.architecture)
+        self._manner = architectures.manner(checkpoint.architecture, head)
         self.padding = float(self._packed is None)
-        self._model = load(
+        model = load(
             checkpoint,
             getattr(torch, _DTYPES[dtype]),
-            kind=head.kind,
+            head,
             attention=attention.register() if self._packed else None,
         ).to(device)
-        self._rows = _table_rows(self._model.base_model)
-        self._accepts = set(inspect.signature(self._model.forward).parameters)
         self._step = next((step for step in head.steps if isinstance(step, Vocabulary)), None)
         self._of_tokens = of_tokens(head)
         self._heads = {
-            name: heads.build(checkpoint, name, one, device)
+            name: heads.build(checkpoint, name, one, model)
             for name, one in named(head).items()
             if one.kind not in ("logits", "words")
         }
+        # of a language model's head two rows are wanted, and they are taken by now
+        self._model = model.base_model if head.kind == "contrast" else model
+        scale = next((step for step in head.steps if isinstance(step, Scale)), None)
+        self._sight = None if scale is None else Sight(scale, self._manner.lay, self._model)
+        self._rows = _table_rows(self._model.base_model)
+        self._accepts = self._manner.told | set(inspect.signature(self._model.forward).parameters)
         self._adapters = Adapters(self._model, checkpoint.adapters)
         self._queueing = threading.Lock()
         self.batch_cost = self._budget()
@@ -80,14 +91,11 @@ class TorchSession:
 
     def memory(self) -> int:
         """Bytes that this process holds on the session's device."""
-        if not self.device.startswith("cuda"):
-            return 0
-        return int(self._torch.cuda.memory_allocated(self.device))
+        return self._bridge.memory()
 
     def close(self) -> None:
         self._model = None
-        if self.device.startswith("cuda"):
-            self._torch.cuda.empty_cache()
+        self._bridge.clear()
 
     # ── the model ────────────────────────────────────────────────────────────────────────
 
@@ -137,11 +145,11 @@ class TorchSession:
     def _run_padded(self, arrays: Mapping[str, Array], packing: Packing) -> dict[str, Tensor]:
         """Logits, or the heads of the hidden states. `position_ids` are the model's own to
         make: it counts them from the mask or the padding as its architecture does."""
-        output = self._model(**self._feed(arrays), **self._told())
+        fed = {**self._feed(arrays), **self._told()}
         if self._logits:
-            return {"output": output.logits}
-        states = output.last_hidden_state.flatten(0, 1)[self._move(packing.places)]
-        return self._project(states, packing)
+            return {"output": self._model(**fed).logits}
+        states = self._manner.states(self._model, fed).flatten(0, 1)
+        return self._project(states[self._move(packing.places)], packing)
 
     def _feed(self, arrays: Mapping[str, Array], without: Sequence[str] = ()) -> dict[str, Tensor]:
         """What the model takes of the arrays, on the device. Raises ValueError for a number
@@ -152,7 +160,14 @@ class TorchSession:
             if rows is not None and not (array.min() >= 0 and array.max() < rows):
                 raise ValueError(f"{name} are 0 to {rows - 1} here")
             fed[name] = self._move(array)
+            if name in PICTURES:
+                fed[name] = self._show(fed[name], arrays.get(PICTURES[name]))
         return fed
+
+    def _show(self, pixels: Tensor, grids: Array | None) -> Tensor:
+        if self._sight is None:
+            raise ValueError("this head has no scale for pictures")
+        return self._sight.show(pixels, grids)
 
     def _told(self) -> dict[str, bool]:
         """A decoder would keep keys and values for a next token that never comes."""
@@ -170,33 +185,11 @@ class TorchSession:
             return arrays
         return {**arrays, "pool_mask": arrays["input_ids"] != self._model.config.pad_token_id}
 
-    # ── to the device and back ───────────────────────────────────────────────────────────
-
-    def _move(self, array: Array) -> Tensor:
-        tensor = self._torch.from_numpy(np.ascontiguousarray(array))
-        if not self.device.startswith("cuda"):
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
-
-    def _fetch(self, output: Tensor) -> Callable[[], Array]:
-        """Starts the copy to the host; what it gives waits for it and gives the array."""
-        if not self.device.startswith("cuda"):
-            return lambda: np.asarray(output.numpy())
-        torch = self._torch
-        host = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
-        host.copy_(output, non_blocking=True)
-        done = torch.cuda.Event(blocking=True)
-        done.record(torch.cuda.current_stream(output.device))
-
-        def wait() -> Array:
-            done.synchronize()
-            return np.array(host.numpy())  # pinned memory is scarce: it goes back
-
-        return wait
-
     def _budget(self) -> int:
         if not self.device.startswith("cuda"):
             return CPU_COST
+        if "input_ids" not in self._accepts:  # what it sees is not to be guessed
+            return GPU_COST
         with self._torch.cuda.device(self.device):
             return budget.probe(self, self._positions())
 

@@ -16,7 +16,7 @@ from omnivec.core.adapter import Adapter
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._torch import frames
-from omnivec.runtimes._torch.session import TorchSession
+from omnivec.runtimes._torch.opening import Local, open_session
 
 log = logging.getLogger("omnivec.torch")
 
@@ -33,7 +33,7 @@ def work(connections: Sequence[socket]) -> None:
         thread.join()
 
 
-def _open(connection: socket) -> TorchSession | None:
+def _open(connection: socket) -> Local | None:
     asked = frames.receive(connection).header
     if not isinstance(asked, frames.Open):
         raise TypeError("a worker is first told what to open")
@@ -45,7 +45,7 @@ def _open(connection: socket) -> TorchSession | None:
         checkpoint = Checkpoint(
             asked.name, Path(asked.folder), overrides=overrides, adapters=adapters
         )
-        session = TorchSession(checkpoint, asked.head, asked.device, asked.dtype)
+        session = open_session(checkpoint, asked.head, asked.device, asked.dtype)
     except CheckpointError as error:
         frames.send(connection, frames.Failed(str(error), unusable=True))
         return None
@@ -53,7 +53,7 @@ def _open(connection: socket) -> TorchSession | None:
     return session
 
 
-def _serve(connection: socket, session: TorchSession) -> None:
+def _serve(connection: socket, session: Local) -> None:
     try:
         while True:
             _answer(connection, session, frames.receive(connection).arrays)
@@ -61,7 +61,7 @@ def _serve(connection: socket, session: TorchSession) -> None:
         return
 
 
-def _answer(connection: socket, session: TorchSession, arrays: frames.Arrays) -> None:
+def _answer(connection: socket, session: Local, arrays: frames.Arrays) -> None:
     try:
         output = session.run(arrays)
     except SessionLost as error:

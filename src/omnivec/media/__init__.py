@@ -1,0 +1,1 @@
+"""Bytes to pixels: the only code that fetches or decodes media."""

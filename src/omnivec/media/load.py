@@ -1,0 +1,247 @@
+"""A request's pictures and videos, wherever they are, as pixels.
+
+All of a request at once, each source once. Fetching is on the event loop; reading files,
+base64 and talking to the decoder are on a few threads, of which no request has more than its
+turn. A fault names the item, and says nothing of what is behind a URL or a path: for each of
+these there is one text, whatever went wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+
+from omnivec.core.errors import AbsentFile, BadRequest, Fault, TooLarge
+from omnivec.core.nouns import (
+    Blob,
+    Clip,
+    File,
+    Film,
+    Image,
+    Item,
+    Manifest,
+    Part,
+    Pixels,
+    Source,
+    Url,
+    Video,
+)
+from omnivec.core.settings import Settings
+from omnivec.media import data_uri, manifest
+from omnivec.media.addresses import Allowed
+from omnivec.media.budget import Budget, Purse
+from omnivec.media.child import UNREADABLE as NO_VIDEO
+from omnivec.media.fetch import Fetcher, Refused
+from omnivec.media.files import Forbidden, Roots
+from omnivec.media.image_decoder import Decoder, Undecodable
+from omnivec.media.showing import Shot
+from omnivec.media.video import Decoders
+
+log = logging.getLogger("omnivec.media")
+
+T = TypeVar("T")
+Medium: TypeAlias = Image | Video | Manifest
+
+PICTURE = 20_000_000
+"""Bytes of a picture's file."""
+VIDEO = 256_000_000
+LONG_VIDEO = 8_000_000_000
+"""Of one on this machine, of which only parts are read."""
+LIST = 16_000_000  # of a manifest
+MANY = 512
+"""Different pictures and videos in one request."""
+
+FETCH = (
+    "This URL could not be fetched: it must lead to a picture or a video at a public http or "
+    "https address (others only where --media-allow names them), within the server's limits."
+)
+FILE = (
+    "This file cannot be read here: it must be a picture or a video below a folder that the "
+    "server was given with --media-root, within the server's limits."
+)
+UNREADABLE = (
+    "This is no picture that can be read: JPEG, PNG, WebP, GIF, BMP or TIFF, whole, of at most "
+    "20 MB and 50 million pixels, its longer side at most 200 times the shorter one."
+)
+LARGE = (
+    f"A picture's file may have {PICTURE // 10**6} MB, a video's {VIDEO // 10**6} MB, and one on "
+    f"this server {LONG_VIDEO // 10**6} MB."
+)
+DATA = "A data URI must be `data:`, the media type, `;base64,` and the file in base64."
+
+
+class Share(NamedTuple):
+    """What one request may take, and its turn on the threads."""
+
+    budget: Budget
+    turn: asyncio.Semaphore
+
+
+class Loader:
+    """Raises SettingsError for settings of no use."""
+
+    def __init__(self, settings: Settings, purse: Purse | None = None) -> None:
+        self.purse = purse or Purse()
+        self._fetcher = Fetcher(Allowed(settings.media_allow), settings.port)
+        self._roots = Roots(settings.media_root)
+        self._most = settings.max_items
+        self._decoder = Decoder()
+        self._decoders = Decoders()
+        self._turns = min(4, os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(self._turns, "media")
+
+    def close(self) -> None:
+        self._fetcher.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._decoder.close()
+        self._decoders.close()
+
+    @asynccontextmanager
+    async def loaded(
+        self, items: Sequence[Item], names: Sequence[str]
+    ) -> AsyncIterator[tuple[Item, ...]]:
+        """The items, with pixels in place of sources; `names` are what their faults call them.
+        Their memory counts as taken until the block ends. Raises BadRequest, TooLarge,
+        Unsupported, Overloaded."""
+        found: dict[Medium, str] = {}
+        for item, name in zip(items, names, strict=True):
+            for part in item.parts:
+                if isinstance(part, Image | Video | Manifest):
+                    found.setdefault(part, name)
+        if len(found) > MANY:
+            raise TooLarge(f"A request may have at most {MANY} pictures and videos.")
+        with self.purse.opened() as budget:
+            pixels = await self._all(found, budget)
+            yield tuple(_replaced(item, pixels) for item in items)
+
+    async def _all(self, found: dict[Medium, str], budget: Budget) -> dict[Part, Pixels | Film]:
+        share = Share(budget, asyncio.Semaphore(self._turns))
+        names = found.values()
+        loads = [self._one(medium, name, share) for medium, name in zip(found, names, strict=True)]
+        return dict(zip(found, await _together(loads), strict=True))
+
+    async def _one(self, medium: Medium, name: str, share: Share) -> Pixels | Film:
+        """Raises faults that name the item."""
+        try:
+            if isinstance(medium, Image):
+                return await self._picture(medium.source, share)
+            if isinstance(medium, Video):
+                return await self._film(medium.source, medium.clip, share)
+            return await self._listed(medium.source, share)
+        except Refused as error:
+            log.info("a URL was not fetched: %s", error)
+            raise BadRequest(FETCH, param=name) from None
+        except Forbidden:
+            raise AbsentFile(FILE, param=name) from None
+        except data_uri.Malformed:
+            raise BadRequest(DATA, param=name) from None
+        except Undecodable:
+            raise BadRequest(UNREADABLE, param=name) from None
+        except Fault as fault:
+            raise type(fault)(fault.message, param=name, retry_after=fault.retry_after) from None
+
+    # ── pictures ─────────────────────────────────────────────────────────────────────────
+
+    async def _picture(self, source: Source, share: Share) -> Pixels:
+        fetched = await self._fetched(source, PICTURE)
+        async with share.turn:
+            return await self._aside(self._decoded, fetched, share.budget)
+
+    def _decoded(self, source: Source, budget: Budget) -> Pixels:
+        """On a thread. Raises Forbidden, Malformed, Undecodable."""
+        try:
+            data = self._content(source, "image/", PICTURE)
+            budget.take(len(data))
+            return self._decoder.decode(data, lambda count: budget.take(3 * count))
+        except Undecodable:
+            if isinstance(source, File):  # what is there and is no picture might as well not be
+                raise Forbidden from None
+            raise
+
+    # ── videos ───────────────────────────────────────────────────────────────────────────
+
+    async def _film(self, source: Source, clip: Clip, share: Share) -> Film:
+        shots = await self._shots(source, clip, share)
+        return Film(tuple(shot.pixels for shot in shots), tuple(shot.time for shot in shots))
+
+    async def _shots(self, source: Source, clip: Clip, share: Share) -> list[Shot]:
+        fetched = await self._fetched(source, VIDEO)
+        if not isinstance(fetched, File):
+            data = await self._aside(self._content, fetched, "video/", VIDEO)
+            share.budget.take(len(data))
+            return await self._taken(data, clip, share)
+        with await self._aside(self._roots.open, fetched.path, LONG_VIDEO) as file:
+            try:
+                return await self._taken(file.fileno(), clip, share)
+            except BadRequest as fault:  # what is there and is no video might as well not be
+                raise (Forbidden if fault.message == NO_VIDEO else fault) from None
+
+    async def _taken(self, data: bytes | int, clip: Clip, share: Share) -> list[Shot]:
+        taken = []
+        async with aclosing(self._decoders.stream(data, clip)) as shots:
+            async for shot in shots:
+                share.budget.take(shot.pixels.rgb.nbytes)
+                taken.append(shot)
+        return taken
+
+    async def _listed(self, source: File, share: Share) -> Film:
+        """The frames that a manifest lists."""
+        content = await self._aside(self._roots.read, source.path, LIST)
+        listing = await self._aside(manifest.read, content, self._most)
+        frames: dict[int, Pixels] = {}
+        if listing.clip is not None and listing.video is not None:
+            shots = await self._shots(listing.video, listing.clip, share)
+            frames = {shot.index: shot.pixels for shot in shots}
+        found = await _together([self._picture(one, share) for one in listing.pictures])
+        return listing.film(dict(zip(listing.pictures, found, strict=True)), frames)
+
+    # ── bytes ────────────────────────────────────────────────────────────────────────────
+
+    async def _fetched(self, source: Source, most: int) -> Source:
+        if isinstance(source, Url) and not data_uri.is_one(source.url):
+            return Blob(await self._fetcher.fetch(source.url, most))
+        return source
+
+    def _content(self, source: Source, kind: str, most: int) -> bytes:
+        """What needs no fetching, on a thread."""
+        if isinstance(source, File):
+            return self._roots.read(source.path, most)
+        data = source.data if isinstance(source, Blob) else data_uri.read(source.url, kind)
+        if len(data) > most:
+            raise TooLarge(LARGE)
+        return data
+
+    async def _aside(self, work: Callable[..., T], *given: Any) -> T:
+        """On one of the threads."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(work, *given))
+
+
+async def _together(loads: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All at once; the first that fails ends the others."""
+    tasks = [asyncio.create_task(load) for load in loads]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        tasks.clear()  # else a fault holds, through its traceback, what the others have loaded
+
+
+def has_media(items: Sequence[Item]) -> bool:
+    return any(isinstance(part, Image | Video | Manifest) for item in items for part in item.parts)
+
+
+def _replaced(item: Item, pixels: dict[Part, Pixels | Film]) -> Item:
+    parts = tuple(
+        pixels[part] if isinstance(part, Image | Video | Manifest) else part for part in item.parts
+    )
+    return msgspec.structs.replace(item, parts=parts)

@@ -1,0 +1,149 @@
+"""Videos to frames, in processes that can be killed.
+
+    async with Decoders() as decoders:
+        film = await decoders.decode(data, Clip(frames=8))
+
+Processes are started when a video needs one, are kept for the next, and are replaced when they
+crash, hang or are given up half-way; other videos do not notice. Needs the extra `video`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Self
+
+from omnivec.core.errors import BadRequest, Loading, Unsupported
+from omnivec.core.nouns import Clip, Film
+from omnivec.media.child import UNREADABLE, Child
+from omnivec.media.containers import HEAD, container
+from omnivec.media.frames import check
+from omnivec.media.showing import Ceilings, Shot, Showing
+
+INSTALL = "pip install 'omnivec[video]'"
+
+
+class Decoders:
+    """At most `most` processes. A source is a video's bytes, or the descriptor of a regular file
+    that stays the caller's.
+
+    Raises BadRequest for a video or a clip that cannot be read, TooLarge for one beyond the
+    ceilings, ModelFailed when the process ended over it, Unsupported without the extra.
+    """
+
+    def __init__(self, most: int = 2, ceilings: Ceilings | None = None) -> None:
+        self._slots = asyncio.Semaphore(most)
+        self._ceilings = ceilings or Ceilings()
+        self._idle: list[Child] = []
+        self._busy: list[Child] = []
+        self._closed = False
+
+    async def decode(self, source: bytes | int, clip: Clip) -> Film:
+        async with aclosing(self.stream(source, clip)) as shots:
+            taken = [shot async for shot in shots]
+        return Film(tuple(shot.pixels for shot in taken), tuple(shot.time for shot in taken))
+
+    async def stream(self, source: bytes | int, clip: Clip) -> AsyncGenerator[Shot, None]:
+        """Frames as they are decoded, in their order, at least one. While the caller is busy with
+        one, the process decodes on until the socket is full. Close it (`aclosing`)."""
+        if find_spec("av") is None:
+            raise Unsupported(f"Videos need an extra that is not installed: {INSTALL}")
+        check(clip, self._ceilings.frames)
+        format_ = container(source[:HEAD] if isinstance(source, bytes) else _head(source))
+        if format_ is None:
+            raise BadRequest(UNREADABLE)
+        async with self._slots, _descriptor(source) as descriptor:
+            with self._child() as child:
+                shots = Showing(child, clip, self._ceilings).shots(format_, descriptor)
+                async with aclosing(shots):
+                    async for shot in shots:
+                        yield shot
+
+    def close(self) -> None:
+        """Ends all processes, those at work too, and waits until they are gone. What is asked
+        afterwards, or waited for its turn, is answered with Loading."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for child in (*idle, *self._busy):
+            child.kill()
+        for child in (*idle, *self._busy):
+            child.wait()
+        for child in idle:
+            child.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _child(self) -> Iterator[Child]:
+        child = self._take()
+        self._busy.append(child)
+        try:
+            yield child
+        finally:
+            self._busy.remove(child)
+            if child.idle and child.alive:
+                self._idle.append(child)
+            else:
+                _end(child)
+
+    def _take(self) -> Child:
+        if self._closed:
+            raise Loading("The server is going away.", retry_after=5)
+        while self._idle:
+            child = self._idle.pop()
+            if child.alive:
+                return child
+            _end(child)
+        return Child()
+
+
+def _end(child: Child) -> None:
+    """A thread waits for it."""
+    child.kill()
+    child.close()
+    asyncio.get_running_loop().run_in_executor(None, child.wait)
+
+
+def _head(descriptor: int) -> bytes:
+    try:
+        return os.pread(descriptor, HEAD, 0)
+    except OSError:
+        raise BadRequest(UNREADABLE) from None
+
+
+@asynccontextmanager
+async def _descriptor(source: bytes | int) -> AsyncIterator[int]:
+    """Of memory that looks like a file, where there is such a thing."""
+    if isinstance(source, int):
+        yield source
+        return
+    descriptor = await asyncio.to_thread(_memory, source)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _memory(data: bytes) -> int:
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("video")
+    else:  # a file without a name
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    return descriptor
