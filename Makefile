@@ -29,7 +29,7 @@ serve: install ## serve the default model on http://127.0.0.1:8400
 .venv/.tested: .venv/.made
 	@echo 'Installing what the tests need (torch, transformers, sentence-transformers) ...'
 	@$(PIP) torch==2.13.0
-	@$(PIP) --editable '.[dev,otel,torch,video]'
+	@$(PIP) --editable '.[dev,otel,torch,video,postgres]'
 	@touch $@
 
 check: .venv/.tested ## format, lint, types, import contract
@@ -43,7 +43,7 @@ format: .venv/.tested ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
 
 test: .venv/.tested ## run every test but the clients'
-	@scripts/packages chromium
+	@scripts/packages chromium postgresql
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-clients: .venv/.tested ## run the real clients against a running server

@@ -18,7 +18,7 @@ import omnivec
 from omnivec.cli.options import FLAGS
 from omnivec.core.settings import FIELDS
 
-COMMANDS = ("serve", "config", "embed", "rerank", "models", "pull", "doctor", "bench")
+COMMANDS = ("serve", "runpod", "config", "embed", "rerank", "models", "pull", "doctor", "bench")
 
 
 @pytest.fixture(autouse=True)

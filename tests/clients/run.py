@@ -11,6 +11,7 @@ clients that ask again while a model loads get a third, which has just been star
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -42,6 +43,7 @@ RERANKER = "tiny/cross-encoder"
 CLASSIFIER = "tiny/nli"
 THREEFOLD = "BAAI/bge-m3"  # of random weights here; it makes vectors of all three types
 BM25 = "omnivec/bm25"
+EMOTIONS = "tiny/emotions"
 NLI = ("contradiction", "neutral", "entailment")
 # cl100k_base under the name that tiktoken keeps it by; LiteLLM's wheel carries a copy.
 TABLE = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
@@ -126,6 +128,7 @@ def make_models() -> None:
     build = partial(checkpoints.build_encoder, "bert", positions=128)
     make_model("cross-encoder", partial(build, num_labels=1))
     make_model("nli", partial(build, num_labels=3, labels=NLI))
+    make_model("emotions", partial(build, num_labels=3, labels=("joy", "anger", "fear")))
     make_model("bge-m3", build_threefold)
 
 
@@ -182,7 +185,12 @@ def quiet(*command: str | Path) -> None:
 
 def check(names: list[str]) -> list[Outcome]:
     # f32, because bf16 rounds a text differently in different batches
-    made = {RERANKER: "cross-encoder", CLASSIFIER: "nli", THREEFOLD: "bge-m3"}
+    made = {
+        RERANKER: "cross-encoder",
+        CLASSIFIER: "nli",
+        EMOTIONS: "emotions",
+        THREEFOLD: "bge-m3",
+    }
     named = [f"{name}={MADE / folder}" for name, folder in made.items()]
     served = (MODEL, *named, BM25, "--dtype", "f32")
     with (
@@ -212,7 +220,8 @@ def command_of(name: str) -> list[str | Path]:
 
 
 def output_of(command: list[str | Path]) -> str:
-    env = live.environment({**OFFLINE, "PYTHONPATH": str(HERE / "shared")})
+    own = {"SERVER_PYTHON": sys.executable, "SERVER_PATH": os.environ.get("PYTHONPATH", "")}
+    env = live.environment({**OFFLINE, **own, "PYTHONPATH": str(HERE / "shared")})
     try:
         done = subprocess.run(
             command,

@@ -295,14 +295,30 @@ def test_runpod_lists_are_separated_by_semicolons() -> None:
         "MODEL_NAMES": "BAAI/bge-m3; /models/Qwen3-Reranker-0.6B;",
         "DTYPES": "fp16;fp16",
         "INFINITY_QUEUE_SIZE": "99",
+        "RUNPOD_MAX_CONCURRENCY": "7",
         "BATCH_SIZES": "",
     }
     loaded = load({}, environ)
     assert loaded.settings.models == ("BAAI/bge-m3", "/models/Qwen3-Reranker-0.6B")
     assert (loaded.settings.dtype, loaded.settings.queue) == ("f16", 99)
+    assert loaded.settings.max_jobs == 7
     assert loaded.notes == ()
     with pytest.raises(SettingsError, match="one for all models"):
         load({}, {**environ, "DTYPES": "fp16;auto"})
+
+
+def test_a_backend_of_infinity_is_a_runtime() -> None:
+    environ = {"OMNIVEC_PROFILE": "runpod", "BACKEND": "torch", "PORT_HEALTH": "8001"}
+    settings = load({}, environ).settings
+    assert (settings.runtime, settings.health_port) == ("torch", 8001)
+    with pytest.raises(SettingsError, match="'onnx'; accepted: auto"):
+        load({}, {**environ, "BACKEND": "optimum"})
+
+
+def test_a_password_of_the_job_store_is_not_shown() -> None:
+    settings = load({"jobs": "postgresql://me:se@cret@host/db?password=hush&x=1"}, {}).settings
+    assert "postgresql://***@host/db?password=***&x=1" in repr(settings)
+    assert "/var/lib/jobs.sqlite" in repr(load({"jobs": "/var/lib/jobs.sqlite"}, {}).settings)
 
 
 # ── the cache ────────────────────────────────────────────────────────────────────────────

@@ -279,7 +279,8 @@ def replay(exchange: Exchange) -> str:
     speaker = exchange.path.parent.name
     reply = ask(exchange.method, exchange.target, exchange.body, exchange.headers, speaker=speaker)
     lines = [str(reply.status), *(f"{name}: {value}" for name, value in reply.headers.items())]
-    body = re.sub(r"rerank-[0-9a-f]{32}", "rerank-0", reply.body.decode())
+    body = re.sub(r"(rerank|infinity)-[0-9a-f-]{32,}", r"\1-0", reply.body.decode())
+    body = re.sub(r'("id":"infinity-0","created":)\d+', r"\g<1>0", body)
     body = re.sub(r'"id":"[0-9a-f]{32}"', '"id":"0"', body)
     return "\n".join([*lines, "", body]) + "\n"
 

@@ -290,7 +290,7 @@ def test_models(prefix: str) -> None:
     one = read(ask("GET", f"{prefix}/models/{CARD.name}"))
     assert listed["object"] == "list"
     assert listed["data"] == listed["models"] == [one]
-    assert (one["id"], one["object"], one["owned_by"]) == (CARD.name, "model", "omnivec")
+    assert (one["id"], one["object"], one["owned_by"]) == (CARD.name, "model", "infinity")
     assert (one["dims"], one["max_sequence_length"]) == ({"dense": 128}, 256)
     assert (one["tasks"], one["state"]) == (["encode", "score"], "loaded")
     assert openai.decode_model(

@@ -15,6 +15,7 @@ KEYS = Keys(["alpha-key", "beta-key"])
     "headers",
     [
         {"authorization": "Bearer alpha-key"},
+        {"authorization": "alpha-key"},
         {"authorization": "bearer beta-key"},
         {"x-api-key": "alpha-key"},
         {"api-key": "beta-key"},
@@ -38,7 +39,7 @@ def test_a_key_in_any_of_three_headers_passes(headers):
         {"authorization": "Bearer alpha-ke"},
         {"authorization": "Bearer ALPHA-KEY"},
         {"authorization": "Basic alpha-key"},
-        {"authorization": "alpha-key"},
+        {"authorization": "alpha-ke"},
         {"authorization": "Bearer \xe9\udc80"},
         {"x-api-key": ""},
         {"cookie": "api-key=alpha-key"},

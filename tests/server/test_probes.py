@@ -115,5 +115,16 @@ def test_the_probes_are_open_and_the_rest_is_not():
             template for template, _ in server.app.door.metrics.traffic if "{" not in template
         }
         is_open = {path for path in paths if client.get(path).status_code != 401}
-        assert is_open == {"/live", "/livez", "/healthz", "/ready", "/readyz"}
+        assert is_open == {"/live", "/livez", "/healthz", "/ping", "/ready", "/readyz"}
         assert len(paths) > 15
+
+
+@pytest.mark.parametrize(
+    ("states", "status"),
+    [(["loaded"], 200), (["loading*"], 204), (["available"], 200), (["failed"], 503)],
+)
+def test_a_ping_is_204_while_a_model_is_loading(states, status):
+    reply = ask("/ping", *states)
+    assert reply.status == status
+    assert bool(reply.body) == (status != 204)
+    assert ask("/ping", "loaded", draining=True).status == 503

@@ -179,3 +179,13 @@ def test_a_name_binds_all_of_its_addresses():
             made.close()
     with pytest.raises(PortError, match="cannot listen"):
         bind("no-such-host.invalid", 0)
+
+
+def test_a_second_port_answers_as_the_first_does():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        second = probe.getsockname()[1]
+    with process(health_port=second) as made:
+        for port in (made.port, second):
+            assert httpx.get(f"http://127.0.0.1:{port}/ping", trust_env=False).status_code == 200
+        assert made.end(signal.SIGTERM)[0] == 0

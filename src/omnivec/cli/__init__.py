@@ -11,6 +11,7 @@ from omnivec import __version__
 from omnivec.cli.batch import embed, rerank
 from omnivec.cli.bench import bench
 from omnivec.cli.doctor import doctor
+from omnivec.cli.runpod import runpod
 from omnivec.cli.serving import config, serve
 from omnivec.cli.shelf import models, pull
 from omnivec.cli.texts import InputError
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (serve, config, embed, rerank, models, pull, doctor, bench):
+for command in (serve, runpod, config, embed, rerank, models, pull, doctor, bench):
     app.command()(command)
 
 

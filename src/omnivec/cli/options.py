@@ -35,6 +35,9 @@ FLAGS: Mapping[str, Flag] = {
         "ADDRESS",
     ),
     "port": Flag("Port to listen on; 0 takes a free one.", "N"),
+    "health_port": Flag(
+        "A second port to listen on, as RunPod's load balancers ask for; also PORT_HEALTH.", "N"
+    ),
     "device": Flag("Where models run.", "auto|cpu|cuda"),
     "dtype": Flag(
         "Precision; auto is bf16 where the processor has it, f32 elsewhere. int8 is faster and "
@@ -91,6 +94,12 @@ FLAGS: Mapping[str, Flag] = {
     "max_items": Flag("Items in one request.", "N"),
     "max_body": Flag("Bytes of one request.", "N"),
     "default_dims": Flag("Length of vectors when a request names none.", "N"),
+    "jobs": Flag(
+        "Keep the jobs of RunPod's API in this file, or in this PostgreSQL (extra `postgres`): "
+        "accepted ones survive the server. By default in memory.",
+        "FILE|URL",
+    ),
+    "max_jobs": Flag("Jobs that run at once.", "N"),
     "video_start": Flag("Where frames of a video begin when a request names none.", "SECONDS"),
     "video_duration": Flag("How much of a video is looked at then; -1 for all.", "SECONDS"),
     "video_frames": Flag("Frames of a video when a request names none; 0 for all.", "N"),

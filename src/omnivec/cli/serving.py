@@ -10,7 +10,8 @@ import typer
 
 from omnivec.cli.options import FLAGS, settings, takes_settings
 from omnivec.core.exposure import check_exposure
-from omnivec.core.settings import Loaded, Settings, SettingsError, mask
+from omnivec.core.settings import Loaded, Settings, SettingsError
+from omnivec.core.values import mask
 
 Models = Annotated[
     list[str] | None,
@@ -52,7 +53,7 @@ def serve(
     check_exposure(loaded.settings)
     from omnivec.hosts.assemble import serve as run
 
-    _leave(run(loaded.settings, exported=_is_exported(loaded)))
+    leave(run(loaded.settings, exported=_is_exported(loaded)))
 
 
 def _is_exported(loaded: Loaded) -> bool:
@@ -61,7 +62,7 @@ def _is_exported(loaded: Loaded) -> bool:
     return alone and loaded.origins["api_keys"] == "environment OMNIVEC_API_KEY"
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """Ends the process without the interpreter's wait for its threads: one of them may still
     download or open a model, which nobody can interrupt and nobody wants any more. All that
     was admitted has been answered by now."""

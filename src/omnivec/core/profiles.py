@@ -89,15 +89,22 @@ PROFILES: Mapping[str, Profile] = {
         },
     ),
     "runpod": Profile(
-        defaults={"dialect": "runpod", "host": "0.0.0.0", "port": 8000, "queue": 48000},  # noqa: S104 - as above
+        defaults={
+            "dialect": "runpod",
+            "host": "0.0.0.0",  # noqa: S104 - as above
+            "port": 8000,
+            "queue": 48000,
+            "jobs": "~/.local/state/omnivec/jobs.sqlite",
+        },
         variables={
             "MODEL_NAMES": "models",
             "DTYPES": "dtype",
+            "BACKEND": "runtime",
             "INFINITY_QUEUE_SIZE": "queue",
+            "RUNPOD_MAX_CONCURRENCY": "max_jobs",
         },
         unused={
             "BATCH_SIZES": "batches are formed by tokens: --max-batch-tokens",
-            "BACKEND": "choose with --runtime openvino or --runtime torch",
         },
     ),
     "sie": Profile(

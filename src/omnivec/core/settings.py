@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from omnivec.core import machine, sizes
 from omnivec.core.profiles import PROFILES, Profile
-from omnivec.core.values import accepted, convert
+from omnivec.core.values import accepted, convert, mask
 
 Dialect: TypeAlias = Literal["openai", "synesis", "intel", "runpod", "sie"]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True):
     # where
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8400  # 0: any free one
+    health_port: Annotated[int, Meta(ge=1, le=65535)] | None = None  # listened on as well
     api_keys: tuple[str, ...] = ()
     api_key_file: str | None = None  # more keys, one a line; they are added to `api_keys`
     admin_key: str | None = None  # for loading and unloading by request; None: nobody may
@@ -68,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True):
     max_items: Count = 2048  # items in one request
     max_body: Count = 32 * 1024 * 1024
     default_dims: Count | None = None
+    jobs: str | None = None  # where jobs are kept: a file, a URL of PostgreSQL; None: in memory
+    max_jobs: Count = 300  # that run at once
     video_start: Annotated[float, Meta(ge=0)] = 0.0  # seconds; of a request that says nothing
     video_duration: Annotated[float, Meta(ge=-1)] = -1.0  # seconds; -1: to the end
     video_frames: Annotated[int, Meta(ge=0)] = 64  # 0: all
@@ -118,6 +121,7 @@ SYNONYMS = {"api_key": "api_keys", "model": "models"}
 # variables of platforms and libraries that mean one of our settings
 COMMON = {
     "PORT": "port",
+    "PORT_HEALTH": "health_port",
     "HF_HUB_OFFLINE": "offline",
     "TRANSFORMERS_OFFLINE": "offline",
     "TIKTOKEN_CACHE_DIR": "tiktoken_cache_dir",
@@ -127,13 +131,6 @@ COMMON = {
 # Kubernetes sets these for every Service of the namespace, and one may be called omnivec.
 KUBERNETES = re.compile(r"OMNIVEC_(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_.+)?)")
 LINK = re.compile(r"(tcp|udp|sctp)://")
-
-
-def mask(name: str, value: object) -> object:
-    """The value as it may be shown: `***` for each key."""
-    if name == "api_keys" and isinstance(value, tuple):
-        return ("***",) * len(value)
-    return "***" if name == "admin_key" and value else value
 
 
 def load(

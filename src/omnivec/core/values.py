@@ -15,6 +15,7 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("bfloat16",), "bf16"),
     },
     "device": {"gpu": "cuda"},
+    "runtime": {"optimum": "onnx"},  # as Infinity calls what it runs ONNX with
 }
 SWITCH = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
@@ -65,3 +66,12 @@ def accepted(kind: Any) -> Iterator[str]:
                 yield "a text"
             case _:
                 pass
+
+
+def mask(name: str, value: object) -> object:
+    """The value as it may be shown: `***` for each key and password."""
+    if name == "api_keys" and isinstance(value, tuple):
+        return ("***",) * len(value)
+    if name == "jobs" and isinstance(value, str):  # a URL may have a password
+        return re.sub(r"(?<=//).*(?=@)|(?<=password=)[^&]*", "***", value)
+    return "***" if name == "admin_key" and value else value

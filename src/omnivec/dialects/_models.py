@@ -86,7 +86,7 @@ def model_entry(card: Card) -> ModelEntry:
         id=card.name,
         object="model",
         created=card.created,
-        owned_by="omnivec",
+        owned_by="infinity",  # its client takes no other word; whoever else reads it takes any
         name=card.name,
         inputs=list(card.modalities),
         outputs=[*card.kinds, *(_OUTPUTS[task] for task in card.tasks if task in _OUTPUTS)],

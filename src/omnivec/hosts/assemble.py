@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,6 +26,10 @@ from omnivec.engine.vocabulary import Vocabulary
 from omnivec.engine.work import Splitter
 from omnivec.hosts import banner, logs
 from omnivec.hosts.progress import Progress
+
+if TYPE_CHECKING:
+    from omnivec.jobs.runner import Runner
+    from omnivec.server.door import Door
 
 log = logging.getLogger("omnivec")
 
@@ -132,18 +137,41 @@ def serve(settings: Settings, *, exported: bool = False) -> int:
     ]
     door = Door(dialects, engine, settings=settings, metrics=metrics)
     door.tracer = tracing.start(settings.otel_endpoint, __version__)
-    life = _Life(engine, settings, began, exported=exported)
+    runner = _runner(door, settings)
+    life = _Life(engine, runner, settings, began, exported=exported)
     app = application(door, settings, metrics, startup=life.start, shutdown=life.end)
     return uvicorn.serve(app, settings, opened=life.opened)
+
+
+def _runner(door: Door, settings: Settings) -> Runner:
+    """What runs RunPod's jobs. Raises StoreError."""
+    from omnivec.jobs.opening import open_store
+    from omnivec.jobs.runner import MOST_KEPT, MOST_ON_DISK, Runner
+    from omnivec.jobs.webhook import Webhooks
+    from omnivec.server.jobs import add_jobs
+
+    store = open_store(settings.jobs)
+    if store.recovered:
+        log.info("%d jobs that were running when the server ended wait again", store.recovered)
+    post = Webhooks(settings.media_allow).post
+    most = MOST_KEPT if settings.jobs is None else MOST_ON_DISK
+    return add_jobs(door, lambda answer: Runner(store, answer, post, settings.max_jobs, most))
 
 
 class _Life:
     """What happens around the serving: models load behind an open port, a person is told."""
 
     def __init__(
-        self, engine: LocalEngine, settings: Settings, began: float, *, exported: bool
+        self,
+        engine: LocalEngine,
+        runner: Runner,
+        settings: Settings,
+        began: float,
+        *,
+        exported: bool,
     ) -> None:
         self._engine = engine
+        self._runner = runner
         self._settings = settings
         self._began = began
         self._exported = exported
@@ -155,10 +183,12 @@ class _Life:
 
     async def start(self) -> None:
         self._loading = asyncio.create_task(self._load())
+        self._runner.start()
 
     async def end(self) -> None:
         """What still loads is left where it is: nobody can interrupt a download or a first
         inference, and the process ends without it."""
+        await self._runner.close()
         if self._loading is not None and not self._loading.done():
             self._loading.cancel()
             return

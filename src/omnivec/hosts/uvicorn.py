@@ -55,6 +55,8 @@ def serve(
     sys.setswitchinterval(SWITCH)
     _share_heaps()
     sockets = bind(settings.host, settings.port)
+    if settings.health_port not in (None, settings.port):
+        sockets += bind(settings.host, settings.health_port or 0)
     server = Server(configure(app, settings), app)
     if opened is not None:
         address = sockets[0].getsockname()

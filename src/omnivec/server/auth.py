@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from omnivec.core.errors import BadRequest, Unauthorized
 from omnivec.core.nouns import Call
 
-OPEN = frozenset({"/live", "/livez", "/healthz", "/ready", "/readyz"})
+OPEN = frozenset({"/live", "/livez", "/healthz", "/ping", "/ready", "/readyz"})
 """The only paths that answer without a key; every other path is closed when there are keys."""
 
 _PORT = re.compile(r":[0-9]{1,5}\Z")
@@ -22,10 +22,11 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 class Keys:
     """The API keys, kept as SHA-256 digests and compared in constant time.
 
-    A key is taken from `Authorization: Bearer`, `x-api-key` or `api-key`, and as the password
-    of `Authorization: Basic`, which is what a browser can send; never from the query or a
-    cookie. A browser that opens a WebSocket can choose nothing but subprotocols, so a key is
-    taken from there too, as `bearer.KEY` with the key in base64url (without padding, as a
+    A key is taken from `Authorization: Bearer` (or without that word, as some of RunPod's
+    examples have it), `x-api-key` or `api-key`, and as the password of `Authorization: Basic`,
+    which is what a browser can send; never from the query or a cookie. A browser that opens a
+    WebSocket can choose nothing but subprotocols, so a key is taken from there too, as
+    `bearer.KEY` with the key in base64url (without padding, as a
     subprotocol may have no "="); it is never repeated in the answer. Without keys every header
     passes, an empty or a made-up one too.
     """
@@ -103,9 +104,11 @@ def challenge(call: Call) -> str:
 
 def _credential(header: str) -> str:
     """The key in an Authorization header, "" where there is none."""
-    scheme, _, token = header.partition(" ")
+    scheme, space, token = header.partition(" ")
     if scheme.lower() == "bearer":
         return token
+    if not space:
+        return header
     if scheme.lower() != "basic":
         return ""
     try:

@@ -3,7 +3,6 @@ here, and whatever goes wrong becomes that dialect's fault here."""
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 import secrets
@@ -13,22 +12,31 @@ from typing import Protocol
 
 import msgspec
 
-from omnivec.core.errors import BadRequest, Fault, Loading, ModelFailed, Unauthorized
-from omnivec.core.nouns import Call, Clip, Describe, Limits, Reply, Result
+from omnivec.core.errors import (
+    BadRequest,
+    Fault,
+    Loading,
+    ModelFailed,
+    NotFound,
+    Overloaded,
+    Unauthorized,
+    WrongMethod,
+)
+from omnivec.core.nouns import Call, Describe, Reply, Result
 from omnivec.core.outline import VALUES, MalformedError, Outline
 from omnivec.core.seams import Dialect, Endpoint, Engine
 from omnivec.core.settings import Settings
 from omnivec.server.aside import LARGE_BODY, LARGE_REPLY, Aside
 from omnivec.server.auth import OPEN, Hosts, Keys, challenge
+from omnivec.server.limits import Read, limits, read_within
 from omnivec.server.metrics import Metrics, Traffic
+from omnivec.server.replies import headers_of, internal, placed, with_header
 from omnivec.server.routes import NotAllowed, Table
 
 log = logging.getLogger("omnivec.server")
 
 LONGEST_NAME = 128
 """Characters of a request id that a client may choose."""
-
-Read = Callable[[], Awaitable[bytes]]
 
 _peek = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -43,10 +51,11 @@ class Operation(msgspec.Struct, frozen=True):
 
 class Page(msgspec.Struct, frozen=True):
     """A route that is no dialect's: probes, metrics, documentation. `keys` are its own, in
-    place of the door's."""
+    place of the door's; `body` is how many bytes it reads, 0 for none."""
 
     serve: Callable[[Call], Awaitable[Reply]]
     keys: Keys | None = None
+    body: int = 0
 
 
 class Route(msgspec.Struct):
@@ -109,10 +118,11 @@ class Door:
         self.engine = engine
         self.metrics = metrics
         self.keys = Keys(settings.api_keys)
-        self.limits = _limits(settings)
+        self.limits = limits(settings)
         self.draining = False
         self.tracer: Tracer | None = None
-        self._aside = Aside()
+        self.aside = Aside()
+        self.mounts: Callable[[str], str] = str
         self._hosts = Hosts(settings.host, keyed=bool(self.keys))
         self._table: Table[Route] = Table()
         self._routes: dict[tuple[str, str], Route] = {}
@@ -132,13 +142,15 @@ class Door:
         serve: Callable[[Call], Awaitable[Reply]],
         method: str = "GET",
         keys: Keys | None = None,
+        *,
+        body: int = 0,
     ) -> None:
         """What no dialect has, or the profile's has in its own way. Open without a key only
         when `auth.OPEN` names it. Raises RuntimeError when the path is taken."""
         if self._is_owned(method, path):
             return
         traffic = self.metrics.route(path, method)
-        self._table.add(method, path, Route(method, path, traffic, Page(serve, keys)))
+        self._table.add(method, path, Route(method, path, traffic, Page(serve, keys, body)))
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -162,7 +174,8 @@ class Door:
             self._hosts.check(call.headers)
             route, params = self._find(call)
             if route.page is not None:
-                inner = msgspec.structs.replace(call, params=params) if params else call
+                visit.body = await read_within(route.page.body, call, read)
+                inner = msgspec.structs.replace(call, params=params, body=visit.body)
                 reply = await route.page.serve(inner)
             else:
                 reply = await self._serve(route, call, params, read, visit)
@@ -172,14 +185,14 @@ class Door:
             reply = self._refuse(fault, visit)
         except Exception:
             log.exception("request %s failed", request)
-            reply = self._refuse(_internal(request), visit)
+            reply = self._refuse(internal(request), visit)
         finally:
             self.metrics.in_flight -= 1
         seconds = time.perf_counter() - started
         log.debug("request %s: %s %d", request, call.method, reply.status)
         traffic = self._nowhere if route is None else route.traffic
         self.metrics.answered(traffic, reply.status, seconds, len(visit.body), len(reply.body))
-        headers = _headers(reply, request, seconds, visit.result)
+        headers = headers_of(reply, request, seconds, visit.result)
         if self.tracer is not None and route is not None and route.page is None:
             trace = self.tracer.note(visit, route.template, request, reply.status, seconds)
             if trace is not None:
@@ -196,7 +209,7 @@ class Door:
         operation = _choose(route, body if outline is None else outline, blamed)
         visit.dialect, endpoint = operation.dialect, operation.endpoint
         visit.endpoint = endpoint
-        path = call.path[len(operation.prefix) :]
+        path = self.mounts(call.path)[len(operation.prefix) :]
         inner = Call(
             call.method,
             path,
@@ -208,7 +221,7 @@ class Door:
             outline=outline,
         )
         large = len(body) > LARGE_BODY
-        task = await self._aside.run(endpoint.decode, inner) if large else endpoint.decode(inner)
+        task = await self.aside.run(endpoint.decode, inner) if large else endpoint.decode(inner)
         visit.model = task.model
         before = time.perf_counter()
         visit.result = result = await self.engine.run(task)
@@ -216,7 +229,7 @@ class Door:
             self.metrics.worked(endpoint.counted, result, time.perf_counter() - before)
         if not large and len(result.outputs) * (result.dims or 1) <= LARGE_REPLY:
             return endpoint.encode(inner, task, result)
-        return await self._aside.run(endpoint.encode, inner, task, result)
+        return await self.aside.run(endpoint.encode, inner, task, result)
 
     async def _outlined(self, call: Call, body: bytes) -> Outline | None:
         """A large JSON body's parts; None for another one. Raises BadRequest, TooLarge."""
@@ -226,9 +239,42 @@ class Door:
             return None
         self.metrics.lag.hurry()
         try:
-            return await self._aside.run(Outline, body, max(2 * VALUES, 2 * self.limits.items))
+            return await self.aside.run(Outline, body, max(2 * VALUES, 2 * self.limits.items))
         except MalformedError:
             raise BadRequest("The body must be one valid JSON object in UTF-8.") from None
+
+    async def perform(self, method: str, path: str, body: bytes, speaker: Dialect) -> Reply:
+        """The reply to a call of the server's own: no key is asked for, it is no traffic, and
+        a fault is told by `speaker`. Raises Overloaded and Loading, for whoever can wait."""
+        call = Call(method, path, body, headers={"content-type": "application/json"})
+        visit = Visit(call, self.speaker, body)
+        try:
+            route, params = self._table.find(method, path)
+            return await self._serve(route, call, params, None, visit)
+        except Fault as fault:
+            if isinstance(fault, Overloaded | Loading) and fault.retry_after is not None:
+                raise
+            visit.dialect = speaker
+            return self._refuse(fault, visit)
+        except Exception:
+            request = self._name(call)
+            log.exception("request %s failed", request)
+            visit.dialect = speaker
+            return self._refuse(internal(request), visit)
+
+    def method_of(self, path: str) -> str:
+        """ "POST" where a dialect has that path, else "GET". Raises NotFound, WrongMethod."""
+        try:
+            route, _ = self._table.find("POST", path)
+        except WrongMethod:
+            route, _ = self._table.find("GET", path)
+        if route.page is not None:
+            raise NotFound("No dialect has this path.")
+        return route.method
+
+    def dialect(self, name: str) -> Dialect:
+        """The one of that name, where it is here; else who speaks when nothing tells."""
+        return next((one for one in self.dialects if one.name == name), self.speaker)
 
     async def cards(self) -> Result:
         """What is served, as the engine describes it."""
@@ -282,7 +328,7 @@ class Door:
         """Raises NotFound, WrongMethod or Unauthorized. Without a key nothing is told, not
         even which paths there are."""
         try:
-            route, params = self._table.find(call.method, call.path)
+            route, params = self._table.find(call.method, self.mounts(call.path))
         except Fault:
             self.keys.check(call.headers)
             raise
@@ -306,16 +352,10 @@ class Door:
         self.metrics.failed(counted, visit.model, fault.code)
         reply = visit.dialect.fault(fault if endpoint is None else placed(fault, endpoint.items))
         if isinstance(fault, NotAllowed):
-            return _with(reply, "allow", fault.allow)
+            return with_header(reply, "allow", fault.allow)
         if isinstance(fault, Unauthorized):
-            return _with(reply, "www-authenticate", challenge(visit.call))
+            return with_header(reply, "www-authenticate", challenge(visit.call))
         return reply
-
-
-def _limits(settings: Settings) -> Limits:
-    last = settings.video_duration
-    clip = Clip(settings.video_start, None if last < 0 else last, frames=settings.video_frames)
-    return Limits(settings.max_items, settings.default_dims, clip)
 
 
 def _choose(route: Route, body: bytes | Outline, blamed: Operation) -> Operation:
@@ -347,42 +387,3 @@ def _needed(endpoint: Endpoint) -> frozenset[str]:
         return frozenset()
     fields = msgspec.structs.fields(endpoint.request)
     return frozenset(field.encode_name for field in fields if field.required)
-
-
-def placed(fault: Fault, items: str | tuple[str, ...]) -> Fault:
-    """The fault with the engine's `[3]` as the path of the request's field, `input[3]`."""
-    param = fault.param or ""
-    if not param.startswith("[") or not items:
-        return fault
-    fault = copy.copy(fault)  # a batch's rows may have one fault together
-    if isinstance(items, str):
-        fault.param = items + param
-    else:
-        number, _, rest = param[1:].partition("]")
-        fault.param = items[int(number)] + rest
-    return fault
-
-
-def _headers(reply: Reply, request: str, seconds: float, result: Result | None) -> dict[str, str]:
-    """Times in milliseconds, as SIE's clients read them."""
-    headers = dict(reply.headers)
-    headers["x-request-id"] = request
-    if result is not None and result.outputs:
-        timing = result.timing
-        headers["x-total-time"] = f"{seconds * 1e3:.2f}"
-        headers["x-queue-time"] = f"{timing.queue * 1e3:.2f}"
-        headers["x-tokenization-time"] = f"{timing.prepare * 1e3:.2f}"
-        headers["x-inference-time"] = f"{timing.inference * 1e3:.2f}"
-        if result.ignored:
-            headers["x-omnivec-ignored"] = ", ".join(result.ignored)
-        if result.usage.truncated:
-            headers["x-omnivec-truncated"] = f"{result.usage.truncated}/{result.usage.items}"
-    return headers
-
-
-def _internal(request: str) -> ModelFailed:
-    return ModelFailed(f"Internal error; the log has it under the request id {request}.")
-
-
-def _with(reply: Reply, name: str, value: str) -> Reply:
-    return Reply(reply.body, reply.status, {**reply.headers, name: value})

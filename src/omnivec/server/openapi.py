@@ -25,6 +25,7 @@ from omnivec.core.errors import (
     Unsupported,
     WrongType,
 )
+from omnivec.core.seams import Endpoint
 from omnivec.core.settings import Settings
 from omnivec.server.auth import OPEN, Keys
 from omnivec.server.door import Door, Operation, Route
@@ -144,7 +145,7 @@ def _alias(route: Route, first: Route) -> str:
 def _operation(
     route: Route, aliases: list[str], schemas: Schemas, base: str, model: str, *, keyed: bool
 ) -> Json:
-    endpoints = [(op.dialect.name, op.endpoint) for op in route.operations]
+    endpoints = _named(route.operations)
     url = base + _PARAMETER.sub(lambda _: model, route.template)
     samples = {
         name: _curl(url, endpoint.example, keyed=keyed, accept=endpoint.accept)
@@ -152,7 +153,7 @@ def _operation(
         if endpoint.example is not None or route.method == "GET"
     }
     found: Json = {
-        "tags": [name for name, _ in endpoints],
+        "tags": list(dict.fromkeys(op.dialect.name for op in route.operations)),
         "operationId": _identify(route),
         "summary": " / ".join(dict.fromkeys(e.summary.rstrip(".") for _, e in endpoints)),
         "description": _describe(samples, aliases),
@@ -182,6 +183,17 @@ def _operation(
         }
         found["requestBody"] = {"required": True, **body}
     return found
+
+
+def _named(operations: Iterable[Operation]) -> list[tuple[str, Endpoint]]:
+    """Each by its dialect; a dialect's second one on a path has a number."""
+    found: dict[str, Endpoint] = {}
+    for operation in operations:
+        name, count = operation.dialect.name, 1
+        while (label := name if count == 1 else f"{name} {count}") in found:
+            count += 1
+        found[label] = operation.endpoint
+    return list(found.items())
 
 
 def _probe(path: str, base: str, *, keyed: bool) -> Json:

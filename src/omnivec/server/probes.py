@@ -22,11 +22,12 @@ RETRY = "2"
 
 
 def add_probes(door: Door, metrics: Metrics, exposition: Exposition) -> None:
-    """GET /live, /ready (with their aliases), /health and /metrics."""
+    """GET /live, /ready (with their aliases), /ping, /health and /metrics."""
     probes = Probes(door, metrics, exposition)
     for path in ("/live", "/livez"):
         door.add_page(path, probes.live)
     door.add_page("/ready", probes.ready)
+    door.add_page("/ping", probes.ping)
     door.add_page("/healthz", in_a_word(probes.live))
     door.add_page("/readyz", in_a_word(probes.ready))
     door.add_page("/health", probes.health)
@@ -52,6 +53,12 @@ class Probes:
         cards = (await self._door.cards()).cards
         return _answer({"status": readiness(cards, draining=self._door.draining)})
 
+    async def ping(self, _call: Call) -> Reply:
+        """As RunPod's load balancers ask: 200 when ready, 204 while a model is loading."""
+        cards = (await self._door.cards()).cards
+        status = readiness(cards, draining=self._door.draining)
+        return Reply(b"", 204, {}) if status == "loading" else _answer({"status": status})
+
     async def health(self, _call: Call) -> Reply:
         """Every model with its state; the fields that Synesis's users look at, first."""
         cards = (await self._door.cards()).cards
@@ -61,6 +68,7 @@ class Probes:
         facts: dict[str, Any] = {
             "status": status,
             "version": self._metrics.version,
+            "unix": time.time(),  # all that Infinity says here
             "uptime_seconds": round(time.monotonic() - self._since, 3),
             "embedding_model": _brief(cards, "encode"),
             "reranker_model": _brief(cards, "score"),

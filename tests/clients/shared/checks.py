@@ -28,6 +28,7 @@ MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DIMS = 384
 RERANKER = "tiny/cross-encoder"
 CLASSIFIER = "tiny/nli"
+EMOTIONS = "tiny/emotions"  # a classifier with labels of its own
 LABELS = ["animal", "finance", "music"]
 THREEFOLD = "BAAI/bge-m3"  # random weights, 32 numbers a vector
 BM25 = "omnivec/bm25"

@@ -1,0 +1,226 @@
+"""Runs the jobs of a store, so many at once, and tells who waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from omnivec.core.errors import Fault, Loading, Overloaded
+from omnivec.jobs import table
+from omnivec.jobs.job import SECOND, Job, Order, Outcome, Status, told
+from omnivec.jobs.store import Store
+
+log = logging.getLogger("omnivec.jobs")
+
+Answer = Callable[[bytes], Awaitable[Outcome]]
+"""A job's input to how it ended. Raises Overloaded and Loading for what is to be asked again."""
+Post = Callable[[str, bytes], Awaitable[bool]]
+"""A webhook's URL and a body; whether it was taken."""
+
+SWEEP = 1.0
+"""Seconds between two looks for what is past its time, and for webhooks to be told again."""
+HOOK_TRIES = 3
+HOOK_PAUSE = 10 * SECOND
+HOOKS = 16
+"""Webhooks that are told at once."""
+MOST_KEPT = 2**28
+"""Bytes of results in memory: about those of /runsync at full speed for its minute."""
+MOST_ON_DISK = 2**33
+PAUSE = 1.0
+"""Seconds before the store is asked again when it failed, and a full engine that names none."""
+
+
+class Runner:
+    """`answer` does the work, for `at_once` jobs at a time. `post` tells webhooks. Results may
+    take `most_kept` bytes."""
+
+    def __init__(
+        self,
+        store: Store,
+        answer: Answer,
+        post: Post,
+        at_once: int = 300,
+        most_kept: int = MOST_KEPT,
+    ) -> None:
+        self.store = store
+        self._answer = answer
+        self._post = post
+        self._at_once = at_once
+        self._most_kept = most_kept
+        self._full = False
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._wake = asyncio.Event()
+        self._hooks = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """On the event loop that everything else is called on."""
+        self._wake.set()
+        self._loops = [asyncio.create_task(one()) for one in (self._feed, self._sweep, self._tell)]
+
+    async def close(self) -> None:
+        """What still runs is begun again when the store is next opened."""
+        for task in (*self._loops, *self._running.values()):
+            task.cancel()
+        await asyncio.gather(*self._loops, *self._running.values(), return_exceptions=True)
+        await asyncio.to_thread(self.store.close)
+
+    # ── for callers ──────────────────────────────────────────────────────────────────────
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    async def submit(self, order: Order) -> Job:
+        """Raises Overloaded when too many wait, or too much is kept for who asks later."""
+        if self._full:
+            raise Overloaded("The store of jobs is full of results.", retry_after=60)
+        job = await self.store.run(table.add, order, self.store.clock())
+        self._wake.set()
+        return job
+
+    async def get(self, id_: str) -> Job | None:
+        return await self.store.run(table.get, id_, self.store.clock())
+
+    async def wait(self, id_: str, seconds: float) -> Job | None:
+        """The job when it has ended, or as it is then."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[id_].add(ended)
+        try:
+            job = await self.get(id_)
+            if job is None or job.is_final:
+                return job
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await ended
+            return await self.get(id_)
+        finally:
+            self._waiting[id_].discard(ended)
+            if not self._waiting[id_]:
+                del self._waiting[id_]
+
+    async def cancel(self, id_: str) -> Job | None:
+        """One that has ended stays as it was."""
+        job = await self.store.run(table.cancel, id_, self.store.clock())
+        self._stop(id_)
+        return job
+
+    async def retry(self, id_: str) -> bool:
+        again = await self.store.run(table.retry, id_, self.store.clock())
+        self._wake.set()
+        return again
+
+    async def purge(self) -> int:
+        """Cancels what waits; how many."""
+        gone = await self.store.run(table.purge, self.store.clock())
+        for id_ in gone:
+            self._announce(id_)
+        return len(gone)
+
+    # ── running ──────────────────────────────────────────────────────────────────────────
+
+    async def _feed(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            free = self._at_once - len(self._running)
+            if free < 1:
+                continue  # whoever ends wakes
+            try:
+                jobs = await self.store.run(table.take, free, self.store.clock())
+            except Fault:
+                await asyncio.sleep(PAUSE)
+                self._wake.set()
+                continue
+            for job in jobs:
+                task = asyncio.create_task(self._run(job))
+                self._running[job.id] = task
+
+    async def _run(self, job: Job) -> None:
+        try:
+            status, outcome = await self._outcome(job)
+            await self._finish(job.id, status, outcome)
+        finally:
+            if self._running.get(job.id) is asyncio.current_task():
+                del self._running[job.id]
+            self._announce(job.id)
+            self._wake.set()
+
+    async def _outcome(self, job: Job) -> tuple[Status, Outcome]:
+        try:
+            async with asyncio.timeout(job.timeout / SECOND):
+                outcome = await patiently(self._answer, job.input)
+        except TimeoutError:
+            return "TIMED_OUT", Outcome(error="The job ran longer than its executionTimeout.")
+        except Exception:
+            log.exception("job %s failed", job.id)
+            return "FAILED", Outcome(error="Internal error; the log has it under the job's id.")
+        return ("COMPLETED" if outcome.error is None else "FAILED"), outcome
+
+    async def _finish(self, id_: str, status: Status, outcome: Outcome) -> None:
+        while True:
+            try:
+                await self.store.run(
+                    table.finish, id_, status, outcome.output, outcome.error, self.store.clock()
+                )
+            except Fault:
+                await asyncio.sleep(PAUSE)
+            else:
+                self._hooks.set()
+                return
+
+    def _stop(self, id_: str) -> None:
+        if (task := self._running.pop(id_, None)) is not None:
+            task.cancel()
+        self._announce(id_)
+
+    def _announce(self, id_: str) -> None:
+        for waiting in self._waiting.get(id_, ()):
+            if not waiting.done():
+                waiting.set_result(None)
+
+    # ── time and webhooks ────────────────────────────────────────────────────────────────
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            self._hooks.set()
+            try:
+                gone = await self.store.run(table.expire, self.store.clock())
+                for id_ in gone:
+                    self._stop(id_)
+                if gone:
+                    await self.store.shrink()
+                kept = await self.store.run(table.kept, self._most_kept)
+                self._full = kept > self._most_kept
+            except Fault:
+                continue  # the store is tried again at the next look
+
+    async def _tell(self) -> None:
+        while True:
+            await self._hooks.wait()
+            self._hooks.clear()
+            with suppress(Fault):
+                due = await self.store.run(table.hooks, self.store.clock(), HOOKS)
+                await asyncio.gather(*(self._hook(job, tries) for job, tries in due))
+                if len(due) == HOOKS:
+                    self._hooks.set()
+
+    async def _hook(self, job: Job, tries: int) -> None:
+        taken = await self._post(job.webhook or "", told(job))
+        more = not taken and tries + 1 < HOOK_TRIES
+        again = self.store.clock() + HOOK_PAUSE if more else None
+        await self.store.run(table.hooked, job.id, again)
+
+
+async def patiently(answer: Answer, work: bytes) -> Outcome:
+    """A full queue and a model that loads are no failures of a job: it has time."""
+    while True:
+        try:
+            return await answer(work)
+        except (Overloaded, Loading) as fault:
+            await asyncio.sleep(fault.retry_after or PAUSE)

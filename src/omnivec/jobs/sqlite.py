@@ -1,0 +1,73 @@
+"""Jobs in one SQLite file, or in memory alone. The file is its owner's only: it holds texts."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from omnivec.jobs import table
+from omnivec.jobs.store import StoreError
+from omnivec.jobs.table import Connection
+
+MARK = 0x6F6D766A  # "omvj", as SQLite's application_id: the file is ours
+FORMAT = 1
+FREED = 1024
+"""Pages that are given back in one go."""
+
+
+class Sqlite:
+    """`path` None: in memory, for as long as the process lives."""
+
+    failures: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def open(self) -> Connection:
+        try:
+            self._create()
+            connection = sqlite3.connect(
+                self._path or ":memory:", timeout=5, isolation_level=None, check_same_thread=False
+            )
+            self._settle(connection)
+        except (sqlite3.Error, OSError) as error:
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            why = "another server uses it" if busy else error
+            raise StoreError(f"jobs: the store {self._path} cannot be used: {why}") from error
+        return connection
+
+    def shrink(self, connection: Connection) -> None:
+        connection.execute(f"PRAGMA incremental_vacuum({FREED})").fetchall()
+
+    def close(self, connection: Connection) -> None:
+        assert isinstance(connection, sqlite3.Connection)  # noqa: S101 - `open` made it
+        connection.close()
+
+    def _create(self) -> None:
+        if self._path is None:
+            return
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+    def _settle(self, connection: sqlite3.Connection) -> None:
+        """Exclusive: one server has the file, until its process ends in whatever way. FULL:
+        what is committed is there after a power cut."""
+        [(pages,)] = connection.execute("PRAGMA page_count").fetchall()
+        [(mark,)] = connection.execute("PRAGMA application_id").fetchall()
+        [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+        if pages and (mark, version) != (MARK, FORMAT):
+            raise OSError("it is not a store of jobs of this omnivec; give another path")
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("BEGIN EXCLUSIVE")
+        for statement in table.CREATE:
+            made = statement.format(key="INTEGER PRIMARY KEY AUTOINCREMENT", blob="BLOB")
+            connection.execute(made)
+        connection.execute(f"PRAGMA application_id={MARK}")
+        connection.execute(f"PRAGMA user_version={FORMAT}")
+        connection.execute("COMMIT")

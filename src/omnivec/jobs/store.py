@@ -1,0 +1,158 @@
+"""Jobs on disk. What was accepted is written before its id is told, and is there after the
+process or the machine died.
+
+One thread has the database. Whatever is asked of it while it writes becomes one transaction
+with what follows, so many small requests share the wait for the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from omnivec.core.errors import Fault, Loading
+from omnivec.jobs import table
+from omnivec.jobs.table import Connection
+
+log = logging.getLogger("omnivec.jobs")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+TOGETHER = 256
+"""Requests in one transaction."""
+
+
+class StoreError(OSError):
+    """The store cannot be opened; the message says why and what to do."""
+
+
+class Database(Protocol):
+    """Where the table is: jobs/sqlite.py or jobs/postgres.py. Used by one thread."""
+
+    failures: tuple[type[Exception], ...]
+
+    def open(self) -> Connection:
+        """A connection outside of any transaction, the table made where it is not yet there.
+        Raises StoreError, also where another server uses the store."""
+        ...
+
+    def shrink(self, connection: Connection) -> None:
+        """Give room back that deleted jobs had."""
+        ...
+
+    def close(self, connection: Connection) -> None: ...
+
+
+class Store:
+    """Opens at once: raises StoreError. `clock` gives milliseconds of the Unix clock."""
+
+    def __init__(
+        self, database: Database, clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    ) -> None:
+        self.clock = clock
+        self.recovered = 0  # jobs that were running when the process died
+        self._database = database
+        self._connection: Connection | None = None
+        self._asked: SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None] = (
+            SimpleQueue()
+        )
+        opened: Future[None] = Future()
+        self._thread = threading.Thread(target=self._work, args=(opened,), name="jobs", daemon=True)
+        self._thread.start()
+        opened.result()
+
+    async def run(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs
+    ) -> T:
+        """What a function of jobs/table.py gives, once that is on disk. Raises its Fault, or
+        Loading when the database fails. A caller that is cancelled has still asked."""
+        answer: Future[T] = Future()
+        self._asked.put((partial(_call, work, args, named), answer))
+        return await asyncio.wrap_future(answer)
+
+    def close(self) -> None:
+        """After what was asked so far. From any thread but an event loop's."""
+        self._asked.put(None)
+        self._thread.join(timeout=10)
+
+    # ── the thread ───────────────────────────────────────────────────────────────────────
+
+    def _work(self, opened: Future[None]) -> None:
+        try:
+            self._connection = self._database.open()
+            self.recovered = self._commit(partial(table.recover, now=self.clock()))
+        except Exception as error:  # noqa: BLE001 - told to who opens the store
+            opened.set_exception(error)
+            return
+        opened.set_result(None)
+        more = True
+        while more:
+            group = [self._asked.get()]
+            with suppress(Empty):
+                while len(group) < TOGETHER:
+                    group.append(self._asked.get_nowait())
+            self._answer([asked for asked in group if asked is not None])
+            more = None not in group
+        if self._connection is not None:
+            self._database.close(self._connection)
+
+    def _answer(self, group: list[tuple[Callable[[Connection], Any], Future[Any]]]) -> None:
+        """One transaction; nobody is told of anything before it is on disk."""
+        waiting = [
+            (work, answer) for work, answer in group if answer.set_running_or_notify_cancel()
+        ]
+        told: list[Callable[[], None]] = []
+
+        def all_of(connection: Connection) -> None:
+            for work, answer in waiting:
+                try:
+                    told.append(partial(answer.set_result, work(connection)))
+                except Fault as fault:
+                    told.append(partial(answer.set_exception, fault))
+
+        try:
+            self._commit(all_of)
+        except Exception:
+            log.exception("the store of jobs failed")
+            self._drop()
+            fault = Loading("The store of jobs does not answer; try again.", retry_after=2)
+            told = [partial(answer.set_exception, fault) for _, answer in waiting]
+        for tell in told:
+            tell()
+
+    def _commit(self, work: Callable[[Connection], T]) -> T:
+        if self._connection is None:
+            self._connection = self._database.open()
+        self._connection.execute("BEGIN")
+        try:
+            found = work(self._connection)
+        except BaseException:
+            with suppress(*self._database.failures):
+                self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+        return found
+
+    def _drop(self) -> None:
+        """A new connection is made for the next request."""
+        if self._connection is not None:
+            with suppress(*self._database.failures):
+                self._database.close(self._connection)
+        self._connection = None
+
+    async def shrink(self) -> None:
+        await self.run(self._database.shrink)
+
+
+def _call(
+    work: Callable[..., T], args: tuple[Any, ...], named: dict[str, Any], connection: Connection
+) -> T:
+    return work(connection, *args, **named)

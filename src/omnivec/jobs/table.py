@@ -1,0 +1,232 @@
+"""The table of jobs and what is done with it, in SQL that SQLite and PostgreSQL both speak.
+
+Every function is given a connection inside a transaction that its caller begins and ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from omnivec.core.errors import Overloaded
+from omnivec.jobs.job import KEPT_SYNC, Health, Job, Order, Status
+
+MOST_WAITING = 10_000
+MOST_BYTES = 2**30
+"""Jobs that may wait, and the bytes of their inputs; beyond that a submission is refused."""
+MOST_STARTS = 20
+"""Times that a job is begun again because the process died while it ran."""
+
+COLUMNS = "id, status, created, started, finished, timeout, output, error, webhook, attempts"
+"""All that is told of a job; its input, which may be large, is read when it is run."""
+CREATE = (
+    """CREATE TABLE IF NOT EXISTS job(
+        seq {key}, id TEXT NOT NULL UNIQUE, status TEXT NOT NULL, low INTEGER NOT NULL,
+        size INTEGER NOT NULL, created BIGINT NOT NULL, started BIGINT, finished BIGINT,
+        timeout BIGINT NOT NULL, ttl BIGINT NOT NULL, keep BIGINT NOT NULL,
+        expires BIGINT NOT NULL, input {blob} NOT NULL, output {blob}, error TEXT,
+        webhook TEXT, hook_at BIGINT, hook_tries INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
+        drained INTEGER NOT NULL DEFAULT 0)""",
+    "CREATE INDEX IF NOT EXISTS job_queue ON job(status, low, seq, size)",
+    "CREATE INDEX IF NOT EXISTS job_expires ON job(expires)",
+    "CREATE INDEX IF NOT EXISTS job_kept ON job(keep, finished, size) WHERE finished IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS job_hook ON job(hook_at) WHERE hook_at IS NOT NULL",
+)
+
+
+class Cursor(Protocol):
+    def fetchall(self) -> list[Any]: ...
+
+
+class Connection(Protocol):
+    """`?` stands for each of `values`."""
+
+    def execute(self, statement: str, values: Sequence[Any] = (), /) -> Cursor: ...
+
+
+def recover(db: Connection, now: int) -> int:
+    """What was running when the process died waits again, in its old place; how many. A job
+    that saw too many deaths may be their cause and has failed."""
+    db.execute(
+        "UPDATE job SET status = 'FAILED', finished = ?, expires = ? + keep, error = ? "
+        "WHERE status = 'IN_PROGRESS' AND attempts >= ?",
+        (now, now, "The server died whenever it ran this job.", MOST_STARTS),
+    )
+    again = db.execute(
+        "UPDATE job SET status = 'IN_QUEUE', started = NULL WHERE status = 'IN_PROGRESS' "
+        "RETURNING id"
+    )
+    return len(again.fetchall())
+
+
+def room(db: Connection) -> tuple[int, int]:
+    """How many more jobs, and bytes of them, may wait."""
+    [(count, size)] = db.execute(
+        "SELECT count(*), coalesce(sum(size), 0) FROM job WHERE status = 'IN_QUEUE'"
+    ).fetchall()
+    return MOST_WAITING - int(count), MOST_BYTES - int(size)
+
+
+def add(db: Connection, order: Order, now: int) -> Job:
+    """Raises Overloaded when the queue is full."""
+    jobs, size = room(db)
+    if jobs < 1 or size < len(order.input):
+        raise Overloaded("The queue of jobs is full; try again later.", retry_after=5)
+    db.execute(
+        "INSERT INTO job(id, status, low, size, created, timeout, ttl, keep, expires, input, "
+        "webhook) VALUES (?, 'IN_QUEUE', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(order.id, int(order.low), len(order.input), now, order.timeout, order.ttl),
+            *(order.keep, now + order.ttl, order.input, order.webhook),
+        ),
+    )
+    return Job(order.id, "IN_QUEUE", now, timeout=order.timeout)
+
+
+def take(db: Connection, most: int, now: int) -> list[Job]:
+    """The next jobs of the queue, running from now on; of low priority the last."""
+    return _jobs(
+        db.execute(
+            "UPDATE job SET status = 'IN_PROGRESS', started = ?, attempts = attempts + 1 WHERE "  # noqa: S608 - names of ours
+            "seq IN (SELECT seq FROM job WHERE status = 'IN_QUEUE' AND expires > ? "
+            f"ORDER BY low, seq LIMIT ?) RETURNING {COLUMNS}, input",
+            (now, now, most),
+        )
+    )
+
+
+def finish(
+    db: Connection, id_: str, status: Status, output: bytes | None, error: str | None, now: int
+) -> bool:
+    """A running job ends; False when it runs no more. The input is kept for who tries again."""
+    done = int(status == "COMPLETED")
+    ended = db.execute(
+        "UPDATE job SET status = ?, output = ?, error = ?, finished = ?, expires = ? + keep, "
+        "hook_at = CASE WHEN webhook IS NULL THEN NULL ELSE CAST(? AS BIGINT) END, "
+        "input = CASE WHEN ? = 1 THEN ? ELSE input END, "
+        "size = CASE WHEN ? = 1 THEN ? ELSE size END "
+        "WHERE id = ? AND status = 'IN_PROGRESS' RETURNING id",
+        (
+            *(status, output, error, now, now, now),
+            *(done, b"", done, len(output or b""), id_),
+        ),
+    )
+    return bool(ended.fetchall())
+
+
+def cancel(db: Connection, id_: str, now: int) -> Job | None:
+    """The job as it is then; one that has ended stays as it was."""
+    db.execute(
+        "UPDATE job SET status = 'CANCELLED', finished = ?, expires = ? + keep "
+        "WHERE id = ? AND status IN ('IN_QUEUE', 'IN_PROGRESS') AND expires > ?",
+        (now, now, id_, now),
+    )
+    return get(db, id_, now)
+
+
+def retry(db: Connection, id_: str, now: int) -> bool:
+    """Whether it was one that may be tried again: it failed or took too long."""
+    done = db.execute(
+        "UPDATE job SET status = 'IN_QUEUE', started = NULL, finished = NULL, output = NULL, "
+        "error = NULL, drained = 0, attempts = 0, retries = retries + 1, created = ?, "
+        "hook_at = NULL, hook_tries = 0, expires = ? + ttl "
+        "WHERE id = ? AND status IN ('FAILED', 'TIMED_OUT') AND expires > ? RETURNING id",
+        (now, now, id_, now),
+    )
+    return bool(done.fetchall())
+
+
+def purge(db: Connection, now: int) -> list[str]:
+    """Cancels whatever waits; the ids."""
+    gone = db.execute(
+        "UPDATE job SET status = 'CANCELLED', finished = ?, expires = ? + keep "
+        "WHERE status = 'IN_QUEUE' RETURNING id",
+        (now, now),
+    )
+    return [str(id_) for (id_,) in gone.fetchall()]
+
+
+def get(db: Connection, id_: str, now: int) -> Job | None:
+    query = f"SELECT {COLUMNS} FROM job WHERE id = ? AND expires > ?"  # noqa: S608 - names of ours
+    found = _jobs(db.execute(query, (id_, now)))
+    return found[0] if found else None
+
+
+def drain(db: Connection, id_: str) -> bool:
+    """Whether the output of an ended job was not yet given to who reads its stream."""
+    done = db.execute(
+        "UPDATE job SET drained = 1 WHERE id = ? AND drained = 0 AND output IS NOT NULL "
+        "RETURNING id",
+        (id_,),
+    )
+    return bool(done.fetchall())
+
+
+def expire(db: Connection, now: int) -> list[str]:
+    """Deletes what is past its time; the ids."""
+    gone = db.execute("DELETE FROM job WHERE expires <= ? AND hook_at IS NULL RETURNING id", (now,))
+    return [str(id_) for (id_,) in gone.fetchall()]
+
+
+def kept(db: Connection, most: int) -> int:
+    """How many bytes ended jobs take. Where that is more than `most`, results of /runsync,
+    which were told already, go before their time, the oldest first."""
+    [(total,)] = db.execute(
+        "SELECT coalesce(sum(size), 0) FROM job WHERE finished IS NOT NULL"
+    ).fetchall()
+    if total <= most:
+        return int(total)
+    freed, last = 0, 0
+    for finished, size in db.execute(
+        "SELECT finished, size FROM job WHERE finished IS NOT NULL AND keep <= ? "
+        "AND hook_at IS NULL ORDER BY finished",
+        (KEPT_SYNC,),
+    ).fetchall():
+        if total - freed <= most:
+            break
+        freed, last = freed + size, finished
+    db.execute(
+        "DELETE FROM job WHERE finished <= ? AND keep <= ? AND hook_at IS NULL", (last, KEPT_SYNC)
+    )
+    return int(total - freed)
+
+
+def hooks(db: Connection, now: int, most: int) -> list[tuple[Job, int]]:
+    """Ended jobs of which their webhook is to be told now, and how often that was tried."""
+    rows = db.execute(
+        f"SELECT hook_tries, {COLUMNS} FROM job WHERE hook_at <= ? ORDER BY hook_at LIMIT ?",  # noqa: S608 - names of ours
+        (now, most),
+    ).fetchall()
+    return [(_job(row[1:]), int(row[0])) for row in rows]
+
+
+def hooked(db: Connection, id_: str, again: int | None) -> None:
+    """It was tried; `again`: when to try next, None for never."""
+    db.execute(
+        "UPDATE job SET hook_tries = hook_tries + 1, hook_at = CAST(? AS BIGINT) WHERE id = ?",
+        (again, id_),
+    )
+
+
+def health(db: Connection) -> Health:
+    rows = db.execute("SELECT status, count(*), sum(retries) FROM job GROUP BY status").fetchall()
+    counts = {str(status): int(count) for status, count, _ in rows}
+    return Health(counts, sum(int(retried) for _, _, retried in rows))
+
+
+def _jobs(found: Cursor) -> list[Job]:
+    """In the order of submission."""
+    return sorted(map(_job, found.fetchall()), key=lambda job: job.created)
+
+
+def _job(row: Sequence[Any]) -> Job:
+    id_, status, created, started, finished, timeout, output, error, webhook, attempts, *rest = row
+    return Job(
+        *(id_, status, created, started, finished, timeout),
+        input=bytes(rest[0]) if rest else b"",
+        output=None if output is None else bytes(output),
+        error=error,
+        webhook=webhook,
+        attempts=attempts,
+    )

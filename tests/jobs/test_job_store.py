@@ -1,0 +1,235 @@
+"""The table of jobs, in SQLite and in PostgreSQL alike."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from omnivec.core.errors import Loading, Overloaded
+from omnivec.jobs import table
+from omnivec.jobs.job import DAY, KEPT, KEPT_SYNC, Health, Order
+from omnivec.jobs.opening import open_store
+from omnivec.jobs.store import StoreError
+
+if TYPE_CHECKING:
+    from conftest import Clock
+    from omnivec.jobs.store import Store
+
+NOW = 1_000_000
+
+
+def run(store: Store, *calls: Any) -> list[Any]:
+    """Each of (function, arguments), one after the other."""
+
+    async def all_of() -> list[Any]:
+        return [await store.run(function, *arguments) for function, *arguments in calls]
+
+    return asyncio.run(all_of())
+
+
+def order(id_: str, **told: Any) -> Order:
+    return Order(id_, b'{"input":"a"}', **told)
+
+
+def test_a_job_from_its_order_to_its_end(store: Store) -> None:
+    added, [taken], waits = run(
+        store,
+        (table.add, order("a", timeout=7000), NOW),
+        (table.take, 5, NOW + 3),
+        (table.take, 5, NOW + 4),
+    )
+    assert (added.status, added.created, added.timeout) == ("IN_QUEUE", NOW, 7000)
+    assert (taken.status, taken.started, taken.input) == ("IN_PROGRESS", NOW + 3, b'{"input":"a"}')
+    assert waits == []
+    first, second, job = run(
+        store,
+        (table.finish, "a", "COMPLETED", b'{"x":"\x00"}', None, NOW + 9),
+        (table.finish, "a", "FAILED", None, "twice", NOW + 10),
+        (table.get, "a", NOW + 10),
+    )
+    assert (first, second) == (True, False)
+    assert (job.status, job.output, job.error) == ("COMPLETED", b'{"x":"\x00"}', None)
+    assert (job.finished, job.attempts, job.is_final) == (NOW + 9, 1, True)
+
+
+def test_jobs_of_low_priority_come_last(store: Store) -> None:
+    for number in range(6):
+        run(store, (table.add, order(str(number), low=number < 3), NOW + number))
+    taken = [[job.id for job in jobs] for jobs in run(store, *[(table.take, 2, NOW)] * 4)]
+    assert taken == [["3", "4"], ["0", "5"], ["1", "2"], []]
+
+
+def test_a_result_is_kept_for_a_while_and_a_job_lives_for_its_ttl(store: Store) -> None:
+    run(store, (table.add, order("a"), NOW), (table.add, order("b", ttl=10_000), NOW))
+    assert run(store, (table.get, "b", NOW + 9_999))[0].id == "b"
+    assert run(store, (table.get, "b", NOW + 10_000), (table.expire, NOW + 10_000)) == [None, ["b"]]
+    run(store, (table.take, 1, NOW), (table.finish, "a", "COMPLETED", b"1", None, NOW + DAY // 2))
+    end = NOW + DAY // 2 + KEPT
+    assert run(store, (table.expire, end - 1), (table.expire, end)) == [[], ["a"]]
+
+
+def test_what_waits_or_runs_is_cancelled_and_what_ended_is_not(store: Store) -> None:
+    for id_ in "abc":
+        run(store, (table.add, order(id_), NOW))
+    run(store, (table.take, 2, NOW), (table.finish, "a", "COMPLETED", b"1", None, NOW))
+    found = run(store, *[(table.cancel, id_, NOW) for id_ in "abcd"])
+    assert [job and job.status for job in found] == ["COMPLETED", "CANCELLED", "CANCELLED", None]
+    assert run(store, (table.finish, "b", "COMPLETED", b"1", None, NOW)) == [False]
+    assert run(store, (table.take, 5, NOW)) == [[]]
+
+
+def test_only_what_failed_is_tried_again(store: Store) -> None:
+    for id_ in "abc":
+        run(store, (table.add, order(id_), NOW))
+    run(store, (table.take, 3, NOW), (table.finish, "a", "COMPLETED", b"1", None, NOW))
+    run(store, (table.finish, "b", "FAILED", None, "why", NOW))
+    run(store, (table.finish, "c", "TIMED_OUT", None, "long", NOW))
+    assert run(store, *[(table.retry, id_, NOW + 5) for id_ in "abcd"]) == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    [again] = run(store, (table.take, 5, NOW + 6))
+    assert [(job.id, job.input, job.error) for job in again] == [
+        ("b", b'{"input":"a"}', None),
+        ("c", b'{"input":"a"}', None),
+    ]
+    health = Health({"COMPLETED": 1, "IN_PROGRESS": 2}, 2)
+    assert run(store, (table.health,)) == [health]
+
+
+def test_a_purge_takes_what_waits(store: Store) -> None:
+    for id_ in "abc":
+        run(store, (table.add, order(id_), NOW))
+    run(store, (table.take, 1, NOW))
+    assert [sorted(ids) for ids in run(store, (table.purge, NOW), (table.purge, NOW))] == [
+        ["b", "c"],
+        [],
+    ]
+
+
+def test_an_output_is_streamed_once(store: Store) -> None:
+    run(store, (table.add, order("a"), NOW), (table.take, 1, NOW))
+    assert run(store, (table.drain, "a")) == [False]
+    run(store, (table.finish, "a", "COMPLETED", b"1", None, NOW))
+    assert run(store, (table.drain, "a"), (table.drain, "a")) == [True, False]
+
+
+def test_webhooks_are_due_until_they_were_told(store: Store) -> None:
+    run(store, (table.add, order("a", webhook="http://x/y", keep=1), NOW), (table.take, 1, NOW))
+    assert run(store, (table.hooks, NOW, 9)) == [[]]
+    run(store, (table.finish, "a", "COMPLETED", b"1", None, NOW))
+    [[(job, tries)]] = run(store, (table.hooks, NOW, 9))
+    assert (job.id, job.webhook, job.output, tries) == ("a", "http://x/y", b"1", 0)
+    assert run(store, (table.expire, NOW + DAY)) == [[]]  # not before it was told
+    run(store, (table.hooked, "a", NOW + 10))
+    assert run(store, (table.hooks, NOW + 9, 9)) == [[]]
+    assert [tries for _, tries in run(store, (table.hooks, NOW + 10, 9))[0]] == [1]
+    run(store, (table.hooked, "a", None))
+    assert run(store, (table.hooks, NOW + DAY, 9), (table.expire, NOW + DAY)) == [[], ["a"]]
+
+
+def test_the_queue_has_an_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "MOST_WAITING", 2)
+    run(store, (table.add, order("a"), NOW), (table.add, order("b"), NOW))
+    with pytest.raises(Overloaded) as caught:
+        run(store, (table.add, order("c"), NOW))
+    assert caught.value.retry_after == 5
+    assert run(store, (table.get, "c", NOW)) == [None]
+    run(store, (table.take, 1, NOW), (table.add, order("c"), NOW))
+    monkeypatch.setattr(table, "MOST_BYTES", 30)
+    monkeypatch.setattr(table, "MOST_WAITING", 100)
+    with pytest.raises(Overloaded):
+        run(store, (table.add, order("d"), NOW))
+
+
+def test_results_of_runsync_go_first_where_there_is_little_room(store: Store) -> None:
+    for number in range(6):
+        keep = KEPT_SYNC if number % 2 else KEPT
+        run(store, (table.add, order(str(number), keep=keep), NOW), (table.take, 1, NOW))
+        run(store, (table.finish, str(number), "COMPLETED", b"x" * 100, None, NOW + number))
+    assert run(store, (table.kept, 600), (table.kept, 450)) == [600, 400]
+    found = run(store, *[(table.get, str(number), NOW) for number in range(6)])
+    assert [job is not None for job in found] == [True, False, True, False, True, True]
+    assert run(store, (table.kept, 50)) == [300]  # the others stay for their half hour
+
+
+def test_one_that_is_refused_does_not_undo_its_neighbours(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "MOST_WAITING", 3)
+
+    async def together() -> list[Any]:
+        calls = [store.run(table.add, order(str(number)), NOW) for number in range(5)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    found = asyncio.run(together())
+    assert [isinstance(one, Overloaded) for one in found] == [False, False, False, True, True]
+    assert len(run(store, (table.take, 9, NOW))[0]) == 3
+
+
+def test_what_ran_when_the_process_died_waits_again(place: str, clock: Clock) -> None:
+    first = open_store(place)
+    for id_ in "abc":
+        run(first, (table.add, order(id_, ttl=7 * DAY), first.clock()))
+    run(first, (table.take, 2, first.clock()))
+    first.close()
+    second = open_store(place)
+    assert second.recovered == 2
+    [taken] = run(second, (table.take, 9, second.clock()))
+    assert [(job.id, job.attempts) for job in taken] == [("a", 2), ("b", 2), ("c", 1)]
+    second.close()
+
+
+def test_a_job_that_may_be_the_cause_of_deaths_fails(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "MOST_STARTS", 2)
+    for recovered in (0, 1):
+        opened = open_store(place)
+        assert opened.recovered == recovered
+        if not recovered:
+            run(opened, (table.add, order("a"), opened.clock()))
+        assert len(run(opened, (table.take, 1, opened.clock()))[0]) == 1
+        opened.close()
+    opened = open_store(place)
+    [job] = run(opened, (table.get, "a", opened.clock()))
+    opened.close()
+    assert (opened.recovered, job.status) == (0, "FAILED")
+    assert "died" in job.error
+
+
+def test_a_second_server_is_refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnivec.jobs.postgres.PATIENCE", 0.3)
+    first = open_store(place)
+    with pytest.raises(StoreError, match="another server uses"):
+        open_store(place)
+    first.close()
+    open_store(place).close()
+
+
+def test_a_statement_that_fails_costs_its_callers_a_503_and_nothing_else(store: Store) -> None:
+    run(store, (table.add, order("a"), NOW))
+    with pytest.raises(Loading) as caught:
+        run(store, (lambda connection: connection.execute("SELECT nothing FROM nowhere"),))
+    assert caught.value.retry_after == 2
+    assert run(store, (table.health,)) == [Health({"IN_QUEUE": 1}, 0)]
+
+
+def test_the_file_is_its_owners_alone_and_no_other_programs(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    open_store(str(path)).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    import sqlite3
+
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE job(x)")
+    connection.close()
+    with pytest.raises(StoreError, match="not a store of jobs"):
+        open_store(str(other))

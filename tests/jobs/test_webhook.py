@@ -1,0 +1,114 @@
+"""Webhooks, over real sockets of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from omnivec.jobs.webhook import Webhooks, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Answers a POST with the status that its path is."""
+
+    got: list[tuple[str, bytes]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.got.append((self.path, body))  # type: ignore[attr-defined]
+        self.send_response(int(self.path[1:4]))
+        self.send_header("location", "/200")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def receiver() -> Iterator[HTTPServer]:
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    server.got = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def post(hooks: Webhooks, url: str) -> bool:
+    return asyncio.run(hooks.post(url, b'{"id":"a"}'))
+
+
+@pytest.mark.parametrize("allowed", ["127.0.0.1", "127.0.0.0/8", "LOCALHOST"])
+def test_one_that_settings_name_is_told(allowed: str) -> None:
+    host = "localhost" if allowed == "LOCALHOST" else "127.0.0.1"
+    with receiver() as server:
+        url = f"http://{host}:{server.server_port}/200/done?x=1"
+        assert post(Webhooks([allowed, "::1"]), url)
+        assert server.got == [("/200/done?x=1", b'{"id":"a"}')]
+
+
+@pytest.mark.parametrize("status", [201, 302, 404, 500])
+def test_only_200_counts_and_no_redirect_is_followed(status: int) -> None:
+    with receiver() as server:
+        url = f"http://127.0.0.1:{server.server_port}/{status}"
+        assert not post(Webhooks(["127.0.0.1"]), url)
+        assert len(server.got) == 1
+
+
+def test_no_other_address_of_this_machine_is_dialled() -> None:
+    with receiver() as server:
+        for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0"):
+            assert not post(Webhooks(["10.0.0.0/8"]), f"http://{host}:{server.server_port}/200")
+        assert server.got == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("10.1.2.3", "192.168.0.1", "169.254.169.254", "127.8.9.1", "100.64.0.1", "224.0.0.1"),
+        *("::1", "fe80::1%2", "::ffff:10.0.0.1"),
+    ],
+)
+def test_private_addresses_are_not_allowed(address: str) -> None:
+    assert not Webhooks().is_allowed("somewhere.example", address)
+    assert Webhooks(["somewhere.example"]).is_allowed("somewhere.example", address)
+
+
+def test_public_ones_are() -> None:
+    assert Webhooks().is_allowed("somewhere.example", "93.184.216.34")
+    assert Webhooks().is_allowed("somewhere.example", "2606:4700::1111")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ftp://a/", "file:///etc/passwd", "http://", "a", "http://u:p@a/", "http://a:x/"),
+        *("http://a/ b", "http://a/\r\nx: y", "http://ä/"),
+    ],
+)
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(ValueError):
+        parse(url)
+
+
+def test_the_parts_of_a_url() -> None:
+    assert parse("https://a.example:8/b?c=d") == ("https", "a.example", 8, "/b?c=d")
+    assert parse("http://A.example") == ("http", "a.example", 80, "/")
+
+
+def test_nobody_at_the_other_end_is_a_failure() -> None:
+    with receiver() as server:
+        port = server.server_port
+    assert not post(Webhooks(["127.0.0.1"]), f"http://127.0.0.1:{port}/200")
