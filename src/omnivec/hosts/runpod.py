@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -46,9 +47,14 @@ def work(settings: Settings) -> None:
     worker = Worker(settings)
     worker.start()
     runpod.serverless.register_fitness_check(worker.check_fitness)
-    runpod.serverless.start(
-        {"handler": worker.handle, "concurrency_modifier": lambda _now: settings.max_jobs}
-    )
+    try:
+        runpod.serverless.start(
+            {"handler": worker.handle, "concurrency_modifier": lambda _now: settings.max_jobs}
+        )
+    finally:
+        for heartbeat in multiprocessing.active_children():  # nobody waits for the SDK's own exit
+            heartbeat.terminate()
+            heartbeat.join()
 
 
 class Worker:

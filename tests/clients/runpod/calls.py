@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -225,6 +226,15 @@ def command(*arguments):
     return [os.environ["SERVER_PYTHON"], "-m", "omnivec", "runpod", "--dtype", "f32", *arguments]
 
 
+def alive(group):
+    """Whether a process of that group is there, the SDK's heartbeat among them."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @contextmanager
 def worker(*models, **more):
     plane = Plane()
@@ -242,18 +252,24 @@ def worker(*models, **more):
     log = Path(sys.prefix, "worker.log")
     with log.open("wb") as printed:
         process = subprocess.Popen(
-            command(*models), env=env, stdout=printed, stderr=subprocess.STDOUT
+            command(*models),
+            env=env,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         yield plane
         process.terminate()
         code = process.wait(30)
         assert code == 0, f"{code}\n{log.read_text()[-3000:]}"
+        assert not alive(process.pid), "its heartbeat outlived it"
     except BaseException:
         print(log.read_text()[-3000:])
         raise
     finally:
-        process.kill()
+        if alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         plane.shutdown()
         thread.join()
