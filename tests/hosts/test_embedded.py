@@ -6,14 +6,18 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import films
 import omnivec
 from omnivec import AsyncEngine, Engine
 from omnivec.core.errors import BadRequest, Unsupported
+from omnivec.core.nouns import Clip, Item, Pixels, Text
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +138,56 @@ def test_the_package_lists_its_names_and_logs_nothing_by_itself() -> None:
     script = "import logging, omnivec; logging.getLogger('omnivec.engine').error('loud')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert done.stderr == b""
+
+
+# ── pictures and videos ──────────────────────────────────────────────────────────────────
+
+SEEING = "fake:image=on,dims=8"
+
+
+def test_a_path_is_a_picture(tmp_path: Path) -> None:
+    texts = ["a.png", "b"]
+    shades = [(9 * number, 0, 200) for number in range(20)]
+    paths = [tmp_path / f"{number}.png" for number in range(20)]
+    for path, shade in zip(paths, shades, strict=True):
+        Image.new("RGB", (5, 4), shade).save(path)
+    decoded = [Pixels(np.full((4, 5, 3), shade, np.uint8)) for shade in shades]
+    with Engine(SEEING) as engine:
+        found = engine.embed([*texts, *paths])
+        assert np.array_equal(found[:2], engine.embed(texts))
+        assert np.array_equal(found[2:], engine.embed(decoded))
+        assert len({row.tobytes() for row in found}) == 22
+        both = Item((Text("b"), decoded[0]))
+        assert np.array_equal(engine.embed([both]), engine.embed([both]))
+        assert engine.rerank(paths[0], [*texts, *paths]).argmax() == 2
+        one = engine.encode([paths[3]])[0].dense
+        assert np.array_equal(one, found[5])
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.new("RGB", (5, 4)).save(good)
+    bad.write_bytes(b"no picture")
+    with Engine(SEEING, "omnivec/bm25") as engine:
+        with pytest.raises(BadRequest, match="no picture that can be read") as caught:
+            engine.embed([good] * 10 + [bad], model="fake")
+        assert caught.value.param == "[10]"
+        with pytest.raises(FileNotFoundError):
+            engine.embed([tmp_path / "nowhere.png"])
+        with pytest.raises(Unsupported, match="cannot read images"):
+            engine.encode([good], kinds=["sparse"], model="omnivec/bm25")
+
+
+def test_a_film_has_frames_and_times(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(films.make())
+    with Engine(SEEING) as engine:
+        film = engine.film(path, Clip(frames=3))
+        assert len(film.frames) == len(film.times) == 3
+        assert list(film.times) == sorted(set(film.times))
+        assert engine.embed(film.frames).shape == (3, 8)
+        (path.parent / "not.mp4").write_bytes(b"no film")
+        with pytest.raises(BadRequest):
+            engine.film(path.parent / "not.mp4")
+    with pytest.raises(RuntimeError, match="with Engine"):
+        engine.film(path)

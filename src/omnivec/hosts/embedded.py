@@ -9,13 +9,20 @@ with Engine("BAAI/bge-small-en-v1.5") as engine:
 with Engine("omnivec/bm25") as engine:
     (found,) = engine.encode(["one text"], kinds=["sparse"])
     found.sparse.indices, found.sparse.values  # int32 and float32 [k]
+
+with Engine("openai/clip-vit-base-patch32") as engine:
+    vectors = engine.embed(["a cat", Path("cat.jpg")])  # a Path is a picture
+    film = engine.film(Path("cats.mp4"), Clip(frames=8))
+    vectors = engine.embed(film.frames)  # float32 [8, 512], shown at film.times
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -25,7 +32,9 @@ from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.errors import Fault, Overloaded
 from omnivec.core.nouns import (
     Card,
+    Clip,
     Encode,
+    Film,
     Floats,
     Item,
     Kind,
@@ -33,18 +42,16 @@ from omnivec.core.nouns import (
     Relevance,
     Result,
     Score,
-    Text,
     Vectors,
 )
 from omnivec.core.outputs import dense
 from omnivec.core.settings import Settings
 from omnivec.engine.local import LocalEngine
 from omnivec.hosts.assemble import local_engine
+from omnivec.hosts.inputs import Input, items, listed, window
+from omnivec.media.video import Decoders
 
 T = TypeVar("T")
-
-WINDOW = 1024
-"""Texts in one task. Two tasks are under way at once, so the model never waits for the next."""
 
 PAUSE = 0.02  # seconds before a full queue is asked again, at first
 LONGEST = 1.0
@@ -70,6 +77,7 @@ class AsyncEngine:
                 await engine.close()
                 raise CheckpointError(card.reason)
         self._gate = asyncio.Semaphore(2)
+        self._decoders = Decoders()
         self._engine = engine
         return self
 
@@ -80,6 +88,7 @@ class AsyncEngine:
         trace: TracebackType | None,
     ) -> None:
         engine, self._engine = self._opened, None
+        self._decoders.close()
         await engine.close()
 
     @property
@@ -89,7 +98,7 @@ class AsyncEngine:
 
     async def embed(
         self,
-        texts: Iterable[str],
+        inputs: Iterable[Input],
         *,
         model: str | None = None,
         role: str | None = None,
@@ -97,23 +106,25 @@ class AsyncEngine:
         dims: int | None = None,
         normalize: bool = True,
     ) -> Floats:
-        """float32 [n, d] for n texts, [0, d] for none. `role`: "query", "document" or a
-        prompt's name. Waits while the queue is full.
+        """float32 [n, d] for n inputs, [0, d] for none. An input is a text (`str`), a picture's
+        file (a `Path`), `Pixels`, a `Film` or an `Item` of several parts. `role`: "query",
+        "document" or a prompt's name. Waits while the queue is full.
 
-        Raises a `Fault` (`omnivec.core.errors`): BadRequest, Unsupported, ModelFailed; TypeError
-        for what is not texts; RuntimeError when the engine is not open.
+        Raises a `Fault` (`omnivec.core.errors`): BadRequest, Unsupported, ModelFailed, TooLarge;
+        OSError for a file that cannot be read; TypeError for what is no input; RuntimeError when
+        the engine is not open.
         """
-        items = _items(_listed(texts, "embed"), instruction)
+        given = listed(inputs, "embed")
 
         def task(part: tuple[Item, ...]) -> Encode:
             return Encode(part, model, role, dims, normalize)
 
-        outputs = await self._outputs(items or _items([""], None), task)
-        return np.stack(dense(outputs))[: len(items)]  # none at all: one was made for its length
+        outputs = await self._outputs(given or [""], instruction, task)
+        return np.stack(dense(outputs))[: len(given)]  # none at all: one was made for its length
 
     async def encode(
         self,
-        texts: Iterable[str],
+        inputs: Iterable[Input],
         *,
         kinds: Iterable[Kind] = ("dense",),
         model: str | None = None,
@@ -122,20 +133,21 @@ class AsyncEngine:
         dims: int | None = None,
         normalize: bool = True,
     ) -> list[Vectors]:
-        """Those of `kinds` for each text, from one pass: `dense` float32 [d], `sparse` with
+        """Those of `kinds` for each input, from one pass: `dense` float32 [d], `sparse` with
         `indices` int32 [k] and `values` float32 [k], `multivector` float32 [tokens, d]. The
         other wishes, waiting and failures are as in `embed`."""
-        items, wanted = _items(_listed(texts, "encode"), instruction), tuple(kinds)
+        given, wanted = listed(inputs, "encode"), tuple(kinds)
 
         def task(part: tuple[Item, ...]) -> Encode:
             return Encode(part, model, role, dims, normalize, kinds=wanted)
 
-        return [out for out in await self._outputs(items, task) if isinstance(out, Vectors)]
+        outputs = await self._outputs(given, instruction, task)
+        return [out for out in outputs if isinstance(out, Vectors)]
 
     async def rerank(
         self,
-        query: str,
-        documents: Iterable[str],
+        query: Input,
+        documents: Iterable[Input],
         *,
         model: str | None = None,
         instruction: str | None = None,
@@ -143,16 +155,28 @@ class AsyncEngine:
     ) -> Floats:
         """float32 [n] for n documents: the relevance of each, 0..1, or with `raw` the logit.
         Waits and raises as `embed`."""
-        asked = _items(_listed([query], "rerank"), instruction)[0]
-        items = _items(_listed(documents, "rerank"), None)
+        (asked,) = await items(listed([query], "rerank"), instruction)
+        given = listed(documents, "rerank")
 
         def task(part: tuple[Item, ...]) -> Score:
             return Score(asked, part, model, raw)
 
-        outputs = await self._outputs(items or _items([""], None), task)
+        outputs = await self._outputs(given or [""], None, task)
         found = [out for out in outputs if isinstance(out, Relevance)]
         scores = np.array([out.raw if raw else out.value for out in found], dtype=np.float32)
-        return scores[: len(items)]
+        return scores[: len(given)]
+
+    async def film(self, path: os.PathLike[str], clip: Clip = Clip()) -> Film:  # noqa: B008 - frozen
+        """The frames that `clip` means of a video's file, with their times. They are decoded in
+        a process that ends with the engine. Needs the extra `video`.
+
+        Raises OSError for a file that cannot be opened; BadRequest, TooLarge, ModelFailed and
+        Unsupported as `media.video.Decoders`; RuntimeError when the engine is not open.
+        """
+        self._opened  # noqa: B018 - raises
+        file = await asyncio.to_thread(Path(path).open, "rb")
+        with file:
+            return await self._decoders.decode(file.fileno(), clip)
 
     @property
     def _opened(self) -> LocalEngine:
@@ -160,20 +184,23 @@ class AsyncEngine:
             raise RuntimeError(NOT_OPEN_ASYNC)
         return self._engine
 
-    async def _outputs(self, items: tuple[Item, ...], task: Any) -> list[Output]:
-        """Those of all items, in order; `task` makes one of a window of them."""
+    async def _outputs(
+        self, inputs: Sequence[Input], instruction: str | None, task: Callable[..., Encode | Score]
+    ) -> list[Output]:
+        """Those of all inputs, in order; `task` makes one of a window of items."""
         engine = self._opened
-        size = min(WINDOW, self._settings.queue)
+        size = min(window(inputs), self._settings.queue)
 
-        async def window(start: int) -> Sequence[Output]:
+        async def part(start: int) -> Sequence[Output]:
             async with self._gate:
+                made = await items(inputs[start : start + size], instruction)
                 try:
-                    return (await _run(engine, task(items[start : start + size]))).outputs
+                    return (await _run(engine, task(made))).outputs
                 except Fault as fault:
                     fault.param = _from(start, fault.param)
                     raise
 
-        found = await _together([window(start) for start in range(0, len(items), size)])
+        found = await _together([part(start) for start in range(0, len(inputs), size)])
         return [output for outputs in found for output in outputs]
 
 
@@ -213,20 +240,25 @@ class Engine:
         self._running()
         return self._inner.cards
 
-    def embed(self, texts: Iterable[str], **options: Any) -> Floats:
+    def embed(self, inputs: Iterable[Input], **options: Any) -> Floats:
         """float32 [n, d]; options and failures as `AsyncEngine.embed`."""
         self._running()
-        return self._wait(self._inner.embed(texts, **options))
+        return self._wait(self._inner.embed(inputs, **options))
 
-    def encode(self, texts: Iterable[str], **options: Any) -> list[Vectors]:
+    def encode(self, inputs: Iterable[Input], **options: Any) -> list[Vectors]:
         """Vectors of several kinds; options and failures as `AsyncEngine.encode`."""
         self._running()
-        return self._wait(self._inner.encode(texts, **options))
+        return self._wait(self._inner.encode(inputs, **options))
 
-    def rerank(self, query: str, documents: Iterable[str], **options: Any) -> Floats:
+    def rerank(self, query: Input, documents: Iterable[Input], **options: Any) -> Floats:
         """float32 [n]; options and failures as `AsyncEngine.rerank`."""
         self._running()
         return self._wait(self._inner.rerank(query, documents, **options))
+
+    def film(self, path: os.PathLike[str], clip: Clip = Clip()) -> Film:  # noqa: B008 - frozen
+        """A video's frames and their times; failures as `AsyncEngine.film`."""
+        self._running()
+        return self._wait(self._inner.film(path, clip))
 
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -248,26 +280,6 @@ class Engine:
         loop.close()
 
 
-def _listed(texts: Iterable[str], verb: str) -> list[str]:
-    """Raises TypeError, saying what is accepted, for anything but texts."""
-    if isinstance(texts, str | bytes):
-        raise TypeError(f"{verb} takes a list of texts, not one text")
-    try:
-        listed = list(texts)
-    except TypeError:
-        if isinstance(texts, Iterable):
-            raise  # its own generator's
-        raise TypeError(f"{verb} takes texts in a list, not {type(texts).__name__}") from None
-    for number, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise TypeError(f"{verb} takes texts (str); number {number} is {type(text).__name__}")
-    return listed
-
-
-def _items(texts: Iterable[str], instruction: str | None) -> tuple[Item, ...]:
-    return tuple(Item((Text(text),), instruction) for text in texts)
-
-
 async def _run(engine: LocalEngine, task: Encode | Score) -> Result:
     """Where a client would get a Retry-After, a caller in this process just waits."""
     pause = PAUSE
@@ -280,7 +292,7 @@ async def _run(engine: LocalEngine, task: Encode | Score) -> Result:
 
 
 def _from(start: int, param: str | None) -> str | None:
-    """A fault's `[3]`, counted from the caller's first text and not the window's."""
+    """A fault's `[3]`, counted from the caller's first input and not the window's."""
     if not start or not param or not param.startswith("["):
         return param
     number, bracket, rest = param[1:].partition("]")
