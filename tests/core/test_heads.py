@@ -15,7 +15,7 @@ from omnivec.core.heads import (
     pool,
     words,
 )
-from omnivec.core.nouns import Contrast, Dense, Head, LayerNorm, Normalize, Pool, Vocabulary
+from omnivec.core.steps import Contrast, Dense, Head, LayerNorm, Normalize, Pool, Vocabulary
 
 NAMES = {"mean_sqrt_len": "mean_sqrt_len_tokens", "last": "lasttoken"}
 MODES = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "last")

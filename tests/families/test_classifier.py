@@ -13,7 +13,15 @@ import pytest
 from checkpoints import SENTENCES
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import BadRequest, TooLong, Unsupported
-from omnivec.core.nouns import Extract, Findings, Head, Item, Relevance, Text, Unit
+from omnivec.core.nouns import (
+    Extract,
+    Findings,
+    Item,
+    Relevance,
+    Text,
+    Unit,
+)
+from omnivec.core.steps import Head
 from omnivec.engine.findings import find, hypotheses
 from omnivec.families.classifier import PLUGIN, TEMPLATE, entailed, keep_second, softmax
 

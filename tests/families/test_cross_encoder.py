@@ -10,7 +10,8 @@ import pytest
 from checkpoints import IDENTITY, SENTENCES
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import BadRequest, TooLong, Unsupported
-from omnivec.core.nouns import Head, Text, Unit
+from omnivec.core.nouns import Text, Unit
+from omnivec.core.steps import Head
 from omnivec.families.cross_encoder import PLUGIN, relevance
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import pytest
 from checkpoints import IDENTITY, MODES, SENTENCES, TANH
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import BadRequest, TooLong, Unsupported
-from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool, Text, Tokens, Unit
+from omnivec.core.nouns import Text, Tokens, Unit
+from omnivec.core.steps import Dense, Head, LayerNorm, Normalize, Pool
 from omnivec.families.encoder import PLUGIN, read_chain
 
 if TYPE_CHECKING:

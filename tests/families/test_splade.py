@@ -16,7 +16,8 @@ import torch
 from checkpoints import KINDS, SENTENCES
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import TooLong
-from omnivec.core.nouns import Features, Head, Text, Tokens, Unit, Vectors, Vocabulary
+from omnivec.core.nouns import Features, Text, Tokens, Unit, Vectors
+from omnivec.core.steps import Head, Vocabulary
 from omnivec.families.encoder import PLUGIN as ENCODER
 from omnivec.families.splade import PLUGIN, Splade
 from omnivec.runtimes.openvino import PLUGIN as OPENVINO

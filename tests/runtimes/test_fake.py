@@ -12,8 +12,9 @@ import pytest
 
 import omnivec
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Head, Pool, Text, Unit, Vocabulary
+from omnivec.core.nouns import Text, Unit
 from omnivec.core.seams import Model, SessionLost
+from omnivec.core.steps import Head, Pool, Vocabulary
 from omnivec.families.cross_encoder import PLUGIN as CROSS_ENCODER
 from omnivec.families.encoder import PLUGIN as ENCODER
 from omnivec.runtimes.fake import PLUGIN

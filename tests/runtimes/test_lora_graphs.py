@@ -13,7 +13,7 @@ from adapters import BASE, build_adapter, peft_answer, peft_model
 from checkpoints import KINDS
 from omnivec.core.adapter import Adapter
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Head, Pool
+from omnivec.core.steps import Head, Pool
 from omnivec.runtimes import openvino
 from omnivec.runtimes import torch as torch_runtime
 

@@ -12,8 +12,8 @@ import pytest
 
 from checkpoints import KINDS, header_of
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.nouns import Head, Normalize, Pool
 from omnivec.core.seams import SessionLost
+from omnivec.core.steps import Head, Normalize, Pool
 from omnivec.runtimes.openvino import PLUGIN, WORTH, cores
 
 SHAPES = ((1, 1), (3, 7), (4, 33), (2, 200))  # rows, width: windows of 4, distances over 128
@@ -298,7 +298,7 @@ def test_importing_openvino_reports_nothing_to_anyone(tiny):
 import sys, threading
 from pathlib import Path
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.nouns import Head
+from omnivec.core.steps import Head
 from omnivec.runtimes.openvino import WORTH, PLUGIN
 assert "openvino" not in sys.modules, "imported too early"
 PLUGIN.open(Checkpoint("tiny", Path(sys.argv[1])), "encoder", Head("tokens"), "cpu", "f32")

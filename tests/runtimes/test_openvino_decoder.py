@@ -13,7 +13,7 @@ from adapters import BASE, build_adapter, peft_answer, peft_model
 from decoders import DECODERS, build_decoder, edit
 from omnivec.core.adapter import Adapter
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Contrast, Head, Pool
+from omnivec.core.steps import Contrast, Head, Pool
 from omnivec.runtimes.openvino import PLUGIN
 from omnivec.runtimes.torch import PLUGIN as TORCH
 

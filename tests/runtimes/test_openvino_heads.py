@@ -9,7 +9,7 @@ import pytest
 from checkpoints import IDENTITY, KINDS, MODES, SENTENCES, TANH, laid_out
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import ACTIVATIONS, apply
-from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool
+from omnivec.core.steps import Dense, Head, LayerNorm, Normalize, Pool
 from omnivec.runtimes._openvino.weights import Weights
 from omnivec.runtimes.openvino import PLUGIN
 

@@ -7,7 +7,7 @@ import pytest
 
 from checkpoints import KINDS, SENTENCES, TANH
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Dense, Head, Normalize, Pool
+from omnivec.core.steps import Dense, Head, Normalize, Pool
 from omnivec.runtimes import openvino
 from omnivec.runtimes._openvino import int8
 from omnivec.runtimes._openvino.graphs import build

@@ -10,7 +10,7 @@ import pytest
 
 from checkpoints import laid_out
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.nouns import Head
+from omnivec.core.steps import Head
 from omnivec.runtimes.openvino import PLUGIN
 
 LONGEST = 700

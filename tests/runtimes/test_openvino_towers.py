@@ -7,7 +7,7 @@ import pytest
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import scaled
-from omnivec.core.nouns import Head, Scale
+from omnivec.core.steps import Head, Scale
 from omnivec.runtimes._openvino.feeds import spread
 from omnivec.runtimes.openvino import PLUGIN
 from omnivec.runtimes.torch import PLUGIN as TORCH

@@ -11,7 +11,7 @@ import pytest
 
 from checkpoints import drop_tensor, truncate_weights
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Dense, Head, Normalize, Pool
+from omnivec.core.steps import Dense, Head, Normalize, Pool
 from omnivec.runtimes import openvino
 from omnivec.runtimes._openvino.mpnet import bucket
 from omnivec.runtimes._openvino.weights import Weights

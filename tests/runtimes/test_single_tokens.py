@@ -8,7 +8,7 @@ import pytest
 from checkpoints import IDENTITY, KINDS, TANH, laid_out
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.heads import apply
-from omnivec.core.nouns import Dense, Head, Normalize, Pool
+from omnivec.core.steps import Dense, Head, Normalize, Pool
 from omnivec.runtimes.openvino import PLUGIN as OPENVINO
 from omnivec.runtimes.openvino import WORTH
 from omnivec.runtimes.torch import PLUGIN as TORCH

@@ -16,7 +16,7 @@ import torch
 from checkpoints import IDENTITY, MODES, TANH, drop_tensor, laid_out, truncate_weights
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Dense, Head, LayerNorm, Normalize, Pool
+from omnivec.core.steps import Dense, Head, LayerNorm, Normalize, Pool
 from omnivec.runtimes.torch import PLUGIN
 
 if TYPE_CHECKING:

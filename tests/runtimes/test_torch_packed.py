@@ -13,7 +13,7 @@ import torch
 from checkpoints import KINDS, MODES, laid_out
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.nouns import Head, Pool
+from omnivec.core.steps import Head, Pool
 from omnivec.runtimes._torch import attention, budget
 from omnivec.runtimes._torch.architectures import ARCHITECTURES
 from omnivec.runtimes._torch.packing import Packing, Run

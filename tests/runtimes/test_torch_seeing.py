@@ -11,7 +11,7 @@ import torch
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Contrast, Head, Pool, Scale
+from omnivec.core.steps import Contrast, Head, Pool, Scale
 from omnivec.families.blip2 import PLUGIN as BLIP2
 from omnivec.families.colpali import PLUGIN as COLPALI
 from omnivec.families.qwen3_vl import PLUGIN as QWEN3_VL

@@ -15,8 +15,8 @@ import torch
 
 from checkpoints import truncate_weights
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Head, Pool, Scale
 from omnivec.core.seams import SessionLost
+from omnivec.core.steps import Head, Pool, Scale
 from omnivec.runtimes._torch import budget, frames
 from omnivec.runtimes._torch.workers import LANES, Workers
 from omnivec.runtimes.torch import PLUGIN, _places

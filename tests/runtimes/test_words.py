@@ -11,7 +11,7 @@ import torch
 from checkpoints import KINDS
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.nouns import Head, Vocabulary
+from omnivec.core.steps import Head, Vocabulary
 from omnivec.runtimes._openvino import words
 from omnivec.runtimes._torch import heads as torch_heads
 from omnivec.runtimes._torch.packing import Packing

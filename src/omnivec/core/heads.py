@@ -13,18 +13,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from omnivec.core.nouns import (
-    Array,
-    Contrast,
-    Dense,
-    Floats,
-    Head,
-    LayerNorm,
-    Normalize,
-    Pool,
-    Scale,
-    Vocabulary,
-)
+from omnivec.core.nouns import Array, Floats
+from omnivec.core.steps import Contrast, Dense, Head, LayerNorm, Normalize, Pool, Scale, Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -19,13 +19,13 @@ from omnivec.core.nouns import (
     Call,
     Card,
     Features,
-    Head,
     Output,
     Reply,
     Result,
     Task,
     Unit,
 )
+from omnivec.core.steps import Head
 
 
 class Engine(Protocol):

@@ -14,9 +14,10 @@ import msgspec
 from omnivec.core import sizes
 from omnivec.core.checkpoint import Cause, Checkpoint, CheckpointError
 from omnivec.core.errors import Fault
-from omnivec.core.nouns import Card, Head, Text, Unit
+from omnivec.core.nouns import Card, Text, Unit
 from omnivec.core.seams import Family, Model, Runtime, Session, Watch
 from omnivec.core.settings import Settings
+from omnivec.core.steps import Head
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.job import Job
 from omnivec.engine.memory import Memory, describe

@@ -15,7 +15,7 @@ import msgspec
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import activation
-from omnivec.core.nouns import Dense, Normalize, Step
+from omnivec.core.steps import Dense, Normalize, Step
 from omnivec.families._files import Module, architecture, kind, modules, settings
 from omnivec.families._text import SOURCE
 

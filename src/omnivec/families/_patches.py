@@ -16,7 +16,8 @@ import numpy as np
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import BadRequest
 from omnivec.core.heads import PICTURES
-from omnivec.core.nouns import Array, Features, Pixels, Scale
+from omnivec.core.nouns import Array, Features, Pixels
+from omnivec.core.steps import Scale
 
 LONGEST = 200
 """How many times as long as its shorter side a picture's longer one may be."""

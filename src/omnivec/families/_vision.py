@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Array, Pixels, Scale
+from omnivec.core.nouns import Array, Pixels
+from omnivec.core.steps import Scale
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
 _RESCALE = 1 / 255

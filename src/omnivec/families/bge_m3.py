@@ -15,18 +15,15 @@ from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.nouns import (
     Array,
     Card,
-    Dense,
     Features,
-    Head,
     Kind,
-    Normalize,
     Output,
-    Pool,
     Sparse,
     Unit,
     Vectors,
 )
 from omnivec.core.seams import Session
+from omnivec.core.steps import Dense, Head, Normalize, Pool
 from omnivec.families._files import vocabulary, window
 from omnivec.families._rows import Row, Rows, Way, split
 from omnivec.families._text import Prompts, pack

@@ -19,16 +19,14 @@ from omnivec.core.nouns import (
     Card,
     Features,
     Film,
-    Head,
     Kind,
-    Normalize,
     Output,
     Pixels,
-    Pool,
     Unit,
     Vectors,
 )
 from omnivec.core.seams import Session
+from omnivec.core.steps import Head, Normalize, Pool
 from omnivec.families._files import architecture, part, window
 from omnivec.families._patches import preprocessor, read_scale, resize
 from omnivec.families._rows import Row, Rows, Way, split

@@ -20,8 +20,16 @@ import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Unsupported
-from omnivec.core.nouns import Card, Features, Head, Output, Sparse, Unit, Vectors
+from omnivec.core.nouns import (
+    Card,
+    Features,
+    Output,
+    Sparse,
+    Unit,
+    Vectors,
+)
 from omnivec.core.seams import Session
+from omnivec.core.steps import Head
 from omnivec.families._text import read
 
 ARCHITECTURE = "omnivec-bm25"

@@ -18,16 +18,14 @@ from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import Unsupported
 from omnivec.core.nouns import (
     Card,
-    Contrast,
     Features,
-    Head,
     Loaded,
     Output,
-    Pool,
     Relevance,
     Unit,
 )
 from omnivec.core.seams import Session
+from omnivec.core.steps import Contrast, Head, Pool
 from omnivec.families import _judgements
 from omnivec.families._adapters import Adapters
 from omnivec.families._files import (

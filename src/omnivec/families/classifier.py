@@ -24,13 +24,13 @@ from omnivec.core.nouns import (
     Class,
     Features,
     Findings,
-    Head,
     Loaded,
     Output,
     Relevance,
     Unit,
 )
 from omnivec.core.seams import Session
+from omnivec.core.steps import Head
 from omnivec.families._files import label_names, labels, vocabulary, window
 from omnivec.families._pairs import Reader
 from omnivec.families._text import Ids

@@ -13,8 +13,16 @@ from functools import lru_cache
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Array, Card, Features, Head, Output, Unit, Vectors
+from omnivec.core.nouns import (
+    Array,
+    Card,
+    Features,
+    Output,
+    Unit,
+    Vectors,
+)
 from omnivec.core.seams import Session
+from omnivec.core.steps import Head
 from omnivec.families._colbert import is_colbert, read_plan
 from omnivec.families._files import labels, positions, tokenizer_settings, vocabulary, window
 from omnivec.families._rows import Row, Rows, Way, split

@@ -18,14 +18,13 @@ from omnivec.core.nouns import (
     Array,
     Card,
     Features,
-    Head,
-    Normalize,
     Output,
     Pixels,
     Unit,
     Vectors,
 )
 from omnivec.core.seams import Session
+from omnivec.core.steps import Head, Normalize
 from omnivec.families._chat import Mark, Piece, Scribe, Words, parse, sort
 from omnivec.families._files import part, tokenizer_settings, window
 from omnivec.families._patches import (

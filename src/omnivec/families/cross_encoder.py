@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Unsupported
-from omnivec.core.nouns import Card, Features, Head, Output, Unit
+from omnivec.core.nouns import Card, Features, Output, Unit
 from omnivec.core.seams import Session
+from omnivec.core.steps import Head
 from omnivec.families._adapters import Adapters
 from omnivec.families._files import labels, vocabulary, window
 from omnivec.families._pairs import Reader, relevance

@@ -25,7 +25,6 @@ from omnivec.core.nouns import (
     Features,
     Film,
     Floats,
-    Head,
     Output,
     Pixels,
     Text,
@@ -33,6 +32,7 @@ from omnivec.core.nouns import (
     Vectors,
 )
 from omnivec.core.seams import Session
+from omnivec.core.steps import Head
 from omnivec.core.towers import IMAGE, TEXT
 from omnivec.families import _vision
 from omnivec.families._files import architecture, modules, tokenizer_settings, vocabulary, window

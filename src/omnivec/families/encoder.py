@@ -18,18 +18,13 @@ from omnivec.core.heads import activation
 from omnivec.core.nouns import (
     Array,
     Card,
-    Dense,
     Features,
-    Head,
-    LayerNorm,
-    Normalize,
     Output,
-    Pool,
-    Step,
     Unit,
     Vectors,
 )
 from omnivec.core.seams import Session
+from omnivec.core.steps import Dense, Head, LayerNorm, Normalize, Pool, Step
 from omnivec.families._adapters import Adapters
 from omnivec.families._files import (
     Module,

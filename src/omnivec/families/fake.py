@@ -16,14 +16,13 @@ from omnivec.core.nouns import (
     Card,
     Features,
     Film,
-    Head,
     Output,
     Pixels,
-    Pool,
     Unit,
     Vectors,
 )
 from omnivec.core.seams import Session
+from omnivec.core.steps import Head, Pool
 from omnivec.families._files import labels, vocabulary, window
 from omnivec.families._text import Tokeniser, limit, pack, read, refuse
 

@@ -21,18 +21,16 @@ from omnivec.core.heads import PICTURES
 from omnivec.core.nouns import (
     Array,
     Card,
-    Contrast,
     Features,
     Film,
-    Head,
     Loaded,
     Output,
     Pixels,
-    Pool,
     Unit,
     Vectors,
 )
 from omnivec.core.seams import Session
+from omnivec.core.steps import Contrast, Head, Pool
 from omnivec.families._chat import Mark, Piece, Scribe, Words, sort
 from omnivec.families._files import Module, modules, part, positions, window
 from omnivec.families._pairs import relevance

@@ -18,14 +18,13 @@ from omnivec.core.nouns import (
     Card,
     Features,
     Floats,
-    Head,
     Output,
     Sparse,
     Unit,
     Vectors,
-    Vocabulary,
 )
 from omnivec.core.seams import Session
+from omnivec.core.steps import Head, Vocabulary
 from omnivec.families._files import (
     Module,
     architecture,

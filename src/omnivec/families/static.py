@@ -14,8 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Array, Card, Features, Floats, Head, Output, Unit, Vectors
+from omnivec.core.nouns import (
+    Array,
+    Card,
+    Features,
+    Floats,
+    Output,
+    Unit,
+    Vectors,
+)
 from omnivec.core.seams import Session
+from omnivec.core.steps import Head
 from omnivec.families._files import Module, modules
 from omnivec.families._text import Ids, Prompts, Tokeniser, limit, read, refuse
 

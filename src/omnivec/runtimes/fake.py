@@ -38,8 +38,9 @@ import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import computed, kept, named, of_tokens
-from omnivec.core.nouns import Accelerator, Array, Floats, Head
+from omnivec.core.nouns import Accelerator, Array, Floats
 from omnivec.core.seams import SessionLost
+from omnivec.core.steps import Head
 
 ARCHITECTURE = "omnivec-fake"
 SLOW = 0.5

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from omnivec.core.checkpoint import Checkpoint
-    from omnivec.core.nouns import Accelerator, Array, Head
+    from omnivec.core.nouns import Accelerator, Array
     from omnivec.core.seams import Session
+    from omnivec.core.steps import Head
     from omnivec.runtimes._openvino.feeds import Feed
     from omnivec.runtimes._openvino.weights import Weights
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from weakref import WeakSet
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Accelerator, Head
+from omnivec.core.nouns import Accelerator
+from omnivec.core.steps import Head
 from omnivec.runtimes._torch import devices
 from omnivec.runtimes._torch.opening import Local, open_session
 from omnivec.runtimes._torch.workers import Workers

@@ -17,7 +17,8 @@ from omnivec.core import heads
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from omnivec.core.nouns import Array, Floats, Head
+    from omnivec.core.nouns import Array, Floats
+    from omnivec.core.steps import Head
     from omnivec.runtimes._openvino.blocks import Encoded
 
 TOKENS = 1024

@@ -19,7 +19,7 @@ from omnivec.runtimes._openvino.weights import Weights
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from omnivec.core.nouns import Head
+    from omnivec.core.steps import Head
 
 
 def build(checkpoint: Checkpoint, head: Head, *, int8: bool = False) -> tuple[Any, Feed, Weights]:

@@ -9,7 +9,7 @@ from openvino import opset15 as ops
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Contrast, Dense, Head, LayerNorm, Normalize, Pool
+from omnivec.core.steps import Contrast, Dense, Head, LayerNorm, Normalize, Pool
 from omnivec.core.tensors import output_rows
 from omnivec.runtimes._openvino import blocks
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs, Node, axis

@@ -13,7 +13,7 @@ import numpy as np
 from openvino import Model, Type
 from openvino import opset15 as ops
 
-from omnivec.core.nouns import Scale
+from omnivec.core.steps import Scale
 from omnivec.runtimes._openvino import blocks, tower
 from omnivec.runtimes._openvino.blocks import Attention, Inputs, Node, Rows, axis
 from omnivec.runtimes._openvino.feeds import Feed, PatchFeed, PictureFeed
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from omnivec.core.checkpoint import Checkpoint
-    from omnivec.core.nouns import Array, Floats, Head
+    from omnivec.core.nouns import Array, Floats
+    from omnivec.core.steps import Head
 
 ANCHOR = "embeddings.patch_embedding.weight"
 CHANNELS = 3

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from openvino import opset15 as ops
 
-from omnivec.core.nouns import Vocabulary
+from omnivec.core.steps import Vocabulary
 from omnivec.runtimes._openvino import blocks
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs, Node, axis
 from omnivec.runtimes._openvino.heads import first_place
@@ -15,7 +15,8 @@ from omnivec.runtimes._openvino.heads import first_place
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from omnivec.core.nouns import Array, Floats, Head
+    from omnivec.core.nouns import Array, Floats
+    from omnivec.core.steps import Head
     from omnivec.runtimes._openvino.weights import Weights
 
 TOGETHER = 2048

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
-from omnivec.core.nouns import Head, Scale
+from omnivec.core.steps import Head, Scale
 from omnivec.runtimes._torch import sight
 from omnivec.runtimes._torch.sight import Lay
 

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 import numpy as np
 
-from omnivec.core.nouns import Array, Head
+from omnivec.core.nouns import Array
+from omnivec.core.steps import Head
 
 Dtype: TypeAlias = Literal["int64", "float32", "bool", "uint8"]
 

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import LAYER_NORM_EPSILON, NORM_FLOOR, activation, ids_of
-from omnivec.core.nouns import (
-    Array,
+from omnivec.core.nouns import Array
+from omnivec.core.steps import (
     Contrast,
     Dense,
     Head,

@@ -10,7 +10,7 @@ from typing import Any
 
 from omnivec.core import torchfile
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Head
+from omnivec.core.steps import Head
 from omnivec.runtimes._torch import architectures
 
 # the transformers class that has the head of each kind; the others are of hidden states

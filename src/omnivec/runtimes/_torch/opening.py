@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.nouns import Head
+from omnivec.core.steps import Head
 from omnivec.runtimes._torch.session import TorchSession
 from omnivec.runtimes._torch.towers import TowerSession
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.heads import PICTURES, named, of_tokens
-from omnivec.core.nouns import Array, Head, Scale, Vocabulary
+from omnivec.core.nouns import Array
 from omnivec.core.seams import SessionLost
+from omnivec.core.steps import Head, Scale, Vocabulary
 from omnivec.runtimes._torch import architectures, attention, budget, heads
 from omnivec.runtimes._torch.bridge import Bridge
 from omnivec.runtimes._torch.loading import load

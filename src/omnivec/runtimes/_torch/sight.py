@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from omnivec.core.nouns import Array, Scale
+from omnivec.core.nouns import Array
+from omnivec.core.steps import Scale
 
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
 Lay: TypeAlias = Callable[[Tensor, Array | None], Tensor]

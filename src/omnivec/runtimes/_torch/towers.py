@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.core.nouns import Array, Head, Scale
+from omnivec.core.nouns import Array
 from omnivec.core.seams import SessionLost
+from omnivec.core.steps import Head, Scale
 from omnivec.runtimes._torch.bridge import Bridge
 from omnivec.runtimes._torch.loading import load
 

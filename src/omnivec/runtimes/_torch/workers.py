@@ -10,8 +10,9 @@ from queue import SimpleQueue
 from socket import SHUT_RDWR, socket, socketpair
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Array, Head
+from omnivec.core.nouns import Array
 from omnivec.core.seams import SessionLost
+from omnivec.core.steps import Head
 from omnivec.runtimes._torch import frames
 
 LANES = 2  # batches under way on each device: one runs, one is brought there
