@@ -1,4 +1,5 @@
-"""Every noun that two rooms share (steps.py has a graph's), in the order in which a request becomes them.
+"""Every noun that two rooms share, in the order in which a request becomes them; steps.py has a
+graph's.
 
     Call ─dialect→ Task ─engine→ Unit ─family→ Features ═batch═ runtime ─family→ Output
     ─engine→ Result ─dialect→ Reply

