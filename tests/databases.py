@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pg8000.dbapi
+
+from omnivec.jobs.postgres import place
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -45,13 +49,18 @@ def postgres() -> Iterator[str]:
             server.wait(30)
 
 
-def await_answer(url: str, server: subprocess.Popen[bytes]) -> None:
-    import psycopg
+def connect(url: str) -> Any:
+    """pg8000's connection, each statement a transaction."""
+    connection = pg8000.dbapi.connect(**place(url))
+    connection.autocommit = True
+    return connection
 
+
+def await_answer(url: str, server: subprocess.Popen[bytes]) -> None:
     for _ in range(300):
         try:
-            psycopg.connect(url).close()
-        except psycopg.OperationalError:
+            connect(url).close()
+        except pg8000.dbapi.Error:
             assert server.poll() is None
             time.sleep(0.1)
         else:

@@ -84,10 +84,10 @@ def rows(place: str) -> list[Any]:
     """What the store has at the end, read without the server."""
     query = "SELECT id, status, finished IS NOT NULL FROM job"
     if place.startswith("postgresql:"):
-        import psycopg
-
-        with psycopg.connect(place) as connection:
-            return connection.execute(query).fetchall()
+        with databases.connect(place) as connection:
+            cursor = connection.cursor()
+            cursor.execute(query)
+            return [tuple(row) for row in cursor.fetchall()]
     opened = sqlite3.connect(place)
     try:
         return opened.execute(query).fetchall()

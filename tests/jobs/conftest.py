@@ -37,12 +37,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where jobs are kept: an empty file, or an empty database."""
     if request.param == "sqlite":
         return str(tmp_path / "state" / "jobs.sqlite")
-    import psycopg
-
     url: str = request.getfixturevalue("cluster")
     name = f"jobs{next(NUMBER)}"
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+    with databases.connect(url) as connection:
+        connection.cursor().execute(f"CREATE DATABASE {name}")
     return url.replace("/postgres?", f"/{name}?")
 
 
