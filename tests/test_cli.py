@@ -325,7 +325,6 @@ def test_doctor_says_what_would_be_served() -> None:
         (("./absent",), "absent does not exist"),
         (("--host", "0.0.0.0"), "--insecure-no-auth"),
         (("--runtime", "absent"), "accepted: auto, fake, openvino, torch"),
-        (("--dialect", "runpod"), "the runpod wire format is not built yet"),
         (("--port", "x"), "accepted: a whole number"),
         (("--media-root", "./absent"), "media_root ./absent is not a folder"),
         (("fake", "fake"), "two models would be called 'fake'"),

@@ -260,3 +260,70 @@ def test_a_bug_in_a_load_fails_that_model_and_keeps_nobody_waiting(
         assert "KeyError" in engine._residents["a"].card.reason
 
     within(work, fake("a"), lazy=True)
+
+
+def test_a_request_that_comes_before_the_start_reaches_its_model_loads_it_once() -> None:
+    async def work() -> None:
+        engine = local_engine(Settings(models=(fake("a", load=0.3), fake("b", dims=8))))
+        start = asyncio.create_task(engine.load())
+        await asyncio.sleep(0.05)
+        assert vector(await engine.run(ask("b"))).shape == (8,)
+        first = engine._residents["b"].batcher
+        await start
+        assert engine._residents["b"].batcher is first
+        assert await states(engine) == {"a": "loaded", "b": "loaded"}
+        await engine.close()
+
+    asyncio.run(work())
+
+
+def test_an_unload_goes_on_when_whoever_asked_for_it_has_left() -> None:
+    async def work(engine: LocalEngine) -> None:
+        busy = asyncio.create_task(engine.run(ask("a")))
+        await asyncio.sleep(0.1)
+        asked = asyncio.create_task(engine.run(Keep("a", "unload")))
+        await asyncio.sleep(0.05)
+        asked.cancel()
+        assert vector(await busy).shape == (8,)
+        await until(lambda: engine._residents["a"].card.state == "available")
+        assert vector(await engine.run(ask("a"))).shape == (8,)
+
+    within(work, fake("a", dims=8, slow=0.4))
+
+
+def test_an_unload_waits_for_the_load_under_way() -> None:
+    async def work(engine: LocalEngine) -> None:
+        load = asyncio.create_task(engine.run(Keep("a", "load")))
+        await asyncio.sleep(0.05)
+        assert (await engine.run(Keep("a", "unload"))).card.state == "available"
+        await load
+
+    within(work, fake("a", load=0.2), lazy=True)
+
+
+def test_files_that_cannot_be_looked_at_keep_no_other_model_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_: object) -> None:
+        raise KeyError("hidden_size")
+
+    async def work() -> None:
+        engine = local_engine(Settings(models=(fake("a"), fake("b")), lazy=True))
+        monkeypatch.setattr(engine._residents["a"], "_here", lambda: broken(None))
+        await engine.load()
+        assert engine._residents["b"].card.dims == 32
+        await engine.close()
+
+    asyncio.run(work())
+
+
+def test_a_request_without_a_model_never_gets_one_that_nobody_named() -> None:
+    async def work(engine: LocalEngine) -> None:
+        task = Encode((Item((Text("a"),)),), kinds=("sparse",))
+        with pytest.raises(UnknownModel):
+            await engine.run(task)
+        named = Encode((Item((Text("a"),)),), "omnivec/bm25", kinds=("sparse",))
+        assert (await engine.run(named)).card.name == "omnivec/bm25"
+        assert (await engine.run(task)).card.name == "omnivec/bm25"  # now that it is loaded
+
+    within(work, fake("a"), on_demand=True)

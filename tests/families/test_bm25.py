@@ -95,3 +95,8 @@ def test_it_is_built_in() -> None:
     assert (card.kinds, card.dims, card.sparse_dims) == (("sparse",), None, None)
     served = [card.__class__(name=spec.name, aliases=spec.aliases)]
     assert resolve("Qdrant/bm25", served) == resolve("bm25", served) == "omnivec/bm25"
+
+
+def test_a_query_under_any_of_its_names_has_ones(model: Bm25) -> None:
+    for role in ("query", "search_query"):
+        assert set(sparse(model, "red car car car", role).values.tolist()) == {1.0}

@@ -103,6 +103,10 @@ class LocalEngine:
             await asyncio.to_thread(self._store.close)
 
     @property
+    def closed(self) -> bool:
+        return self._roster.closed
+
+    @property
     def cards(self) -> tuple[Card, ...]:
         return tuple(resident.card for resident in self._residents.values())
 
@@ -209,7 +213,9 @@ class LocalEngine:
         verb = _verb(task)
         if task.model is not None:
             return self._find(task.model)
-        can = [r for r in self._residents.values() if _is_able(r.card, task)]
+        # what nobody named is downloaded for nobody who names no model
+        served = [one for one in self._residents.values() if one.named or one.is_open]
+        can = [one for one in served if _is_able(one.card, task)]
         if not can:
             raise UnknownModel(f"No model here can {_ABILITY[verb]}.", param="model")
         return min(can, key=lambda resident: _reluctance(resident.card, task))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -134,6 +133,7 @@ class Resident:
         self.batcher: Batcher | None = None
         self.memory = Memory()
         self.pinned = pinned
+        self.named = card.awaited  # by whoever runs the server
         self.users = 0
         self.waiting = 0
         self.used = 0.0  # when a request last came, monotonic
@@ -150,6 +150,11 @@ class Resident:
     @property
     def is_idle(self) -> bool:
         return not self.users and not self.waiting
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is loaded, and not on its way out."""
+        return self.batcher is not None and self.card.state == "loaded"
 
     @property
     def again(self) -> float | None:
@@ -183,16 +188,20 @@ class Resident:
             checkpoint = self._here()
             return None if checkpoint is None else self._opener.describe(checkpoint)
 
-        with contextlib.suppress(CheckpointError):
+        try:
             card = await asyncio.get_running_loop().run_in_executor(pool, look)
-            if card is not None and self.card.state == "available":
-                self._become(card)
+        except Exception as error:  # noqa: BLE001 - nobody asked for this model yet
+            log.debug("%s: not looked at: %s", self.card.name, error)
+            return
+        if card is not None and self.card.state == "available":
+            self._become(card)
 
     async def open(self, pool: Executor) -> None:
         """Open and prove the model that was found; on failure the card says why. Never
         raises."""
         began = time.monotonic()
         try:
+            await self.close()  # there is none, but for a bug: then two would be held
             self.batcher = await asyncio.get_running_loop().run_in_executor(pool, self._open)
             await self._prove(self.batcher)
         except Exception as error:  # noqa: BLE001 - `fail` logs it

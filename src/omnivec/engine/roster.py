@@ -45,8 +45,9 @@ class Roster:
         self._gate = asyncio.Lock()
         self._eased = asyncio.Event()  # somewhere a request ended
         self._loads: dict[Resident, asyncio.Task[None]] = {}
+        self._goings: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
-        self._closed = False
+        self.closed = False
         self._opening = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._finding = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="find")
 
@@ -65,11 +66,11 @@ class Roster:
         """The running queue, after waiting a while for a load. Raises Loading, LoadFailed.
         Whoever acquired releases."""
         end = time.monotonic() + self._wait
-        while resident.card.state != "loaded" or resident.batcher is None:
+        while (batcher := resident.batcher) is None or resident.card.state != "loaded":
             await self._await_load(resident, end)
         resident.users += 1
         resident.used = time.monotonic()
-        return resident.batcher
+        return batcher
 
     def release(self, resident: Resident) -> None:
         resident.users -= 1
@@ -103,8 +104,8 @@ class Roster:
             self._sweeper = asyncio.create_task(self._sweep(self._idle))
         wanted = [one for one in self.residents if one.card.awaited]
         for resident in sorted(wanted, key=lambda one: not one.pinned):
-            if (not lazy or resident.pinned) and await self._fits(resident):
-                await self.load(resident)
+            if not lazy or resident.pinned:
+                await asyncio.wait({self._start(resident, only_into_room=True)})
             resident.note(awaited=False)
         for resident in self.residents:
             if resident.card.state == "available":
@@ -112,25 +113,35 @@ class Roster:
 
     async def load(self, resident: Resident) -> None:
         """Returns when it is loaded or has failed, which its card tells."""
-        if resident.card.state != "loaded":
+        if not resident.is_open:
             await asyncio.wait({self._start(resident)})
 
     async def unload(self, resident: Resident, *, unused_since: float | None = None) -> None:
         """Once it has answered whom it works for; a load under way is waited for. With
-        `unused_since` (monotonic) only if no request came after that."""
+        `unused_since` (monotonic) only if no request came after that. It goes on when whoever
+        asked for it has left."""
+        load = self._loads.get(resident)
+        if unused_since is None and load is not None and not load.done():
+            await asyncio.wait({load})
+        going = asyncio.create_task(self._unload(resident, unused_since))
+        self._goings.add(going)
+        going.add_done_callback(self._goings.discard)
+        await asyncio.shield(going)
+
+    async def _unload(self, resident: Resident, unused_since: float | None) -> None:
         async with self._gate:
             kept = unused_since is not None and not (
                 resident.is_idle and resident.used < unused_since
             )
-            if resident.card.state == "loaded" and not kept:
+            if resident.is_open and not kept:
                 await self._dismiss(resident)
 
     async def close(self) -> None:
-        self._closed = True
+        self.closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for load in self._loads.values():
-            load.cancel()
+        for task in (*self._loads.values(), *self._goings):
+            task.cancel()
         for resident in self.residents:
             await resident.close()
         self._opening.shutdown(wait=False)
@@ -138,44 +149,43 @@ class Roster:
 
     # ── coming ───────────────────────────────────────────────────────────────────────────
 
-    def _start(self, resident: Resident) -> asyncio.Task[None]:
-        """The load under way, or a new one: it goes on when nobody waits for it any more."""
-        if self._closed:
+    def _start(self, resident: Resident, *, only_into_room: bool = False) -> asyncio.Task[None]:
+        """The load under way, or a new one: it goes on when nobody waits for it any more.
+        `only_into_room`: nobody is unloaded for it."""
+        if self.closed:
             raise Loading("The server is shutting down.", retry_after=5)
         load = self._loads.get(resident)
         if load is None or load.done():
-            load = self._loads[resident] = asyncio.create_task(self._load(resident))
+            load = asyncio.create_task(self._load(resident, only_into_room=only_into_room))
+            self._loads[resident] = load
         return load
 
-    async def _load(self, resident: Resident) -> None:
+    async def _load(self, resident: Resident, *, only_into_room: bool) -> None:
         try:
-            await self._come(resident)
+            await self._come(resident, only_into_room=only_into_room)
         except Exception as error:  # noqa: BLE001 - `fail` logs it; else who waits would ask on
             resident.fail(error)
 
-    async def _come(self, resident: Resident) -> None:
+    async def _come(self, resident: Resident, *, only_into_room: bool) -> None:
+        if resident.is_open:
+            return
         if resident.card.state != "unloading":
             resident.note(state="loading")
         if not await resident.find(self._finding):
             return
         async with self._gate:
-            if resident.card.state == "loaded":
-                return
             resident.note(state="loading")
-            if await self._make_room(resident.card.memory):
+            if only_into_room and not resident.waiting and not self._has_room(resident):
+                resident.note(state="available")
+            elif await self._make_room(resident.card.memory):
                 await resident.open(self._opening)
             else:
                 resident.fail(unfit(resident, self._budget))
 
-    async def _fits(self, resident: Resident) -> bool:
-        """Whether there is room without sending another away. What cannot be found is to be
-        tried, so that it is known to have failed."""
-        resident.note(state="loading")
-        if not await resident.find(self._finding):
-            return False
+    def _has_room(self, resident: Resident) -> bool:
+        """Whether it can be loaded without sending another away."""
         if self._taken() + resident.card.memory <= self._budget:
             return True
-        resident.note(state="available")
         log.warning(
             "%s is loaded when it is asked for: the memory budget of %s is full",
             resident.card.name,

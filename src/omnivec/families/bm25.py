@@ -30,7 +30,7 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.seams import Session
 from omnivec.core.steps import Head
-from omnivec.families._text import read
+from omnivec.families._text import is_query, read
 
 ARCHITECTURE = "omnivec-bm25"
 LONGEST_WORD = 40
@@ -102,7 +102,7 @@ class Bm25:
         ]
         counts = sorted(Counter(places).items())
         found = np.array([count for _, count in counts], np.float32)
-        values = np.ones_like(found) if unit.role == "query" else self._weigh(found, len(places))
+        values = np.ones_like(found) if is_query(unit.role) else self._weigh(found, len(places))
         indices = np.array([place for place, _ in counts], np.int32)
         cost = max(1, len(places))
         return Features({"indices": indices, "values": values}, cost, len(places))

@@ -34,7 +34,7 @@ from omnivec.families._files import (
     vocabulary,
     window,
 )
-from omnivec.families._text import SOURCE, Prompts, Tokeniser, limit, pack, read, refuse
+from omnivec.families._text import SOURCE, Prompts, Tokeniser, is_query, limit, pack, read, refuse
 
 Mode: TypeAlias = Literal["max", "sum"]
 Function: TypeAlias = Literal["relu", "log1p_relu", "log1p_log1p_relu"]
@@ -123,7 +123,7 @@ class Splade:
         self._active = _most_active(checkpoint)
 
     def prepare(self, units: Sequence[Unit]) -> list[Features]:
-        asked = [self._queries is not None and unit.role == "query" for unit in units]
+        asked = [self._queries is not None and is_query(unit.role) for unit in units]
         rows: dict[int, Features] = {}
         for query in set(asked):
             chosen = {i: unit for i, unit in enumerate(units) if asked[i] is query}

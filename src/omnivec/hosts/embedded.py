@@ -29,7 +29,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.errors import Fault, Overloaded
+from omnivec.core.errors import Fault, LoadFailed, Loading, Overloaded
 from omnivec.core.nouns import (
     Card,
     Clip,
@@ -286,7 +286,9 @@ async def _run(engine: LocalEngine, task: Encode | Score) -> Result:
     while True:
         try:
             return await engine.run(task)
-        except Overloaded:
+        except (Overloaded, Loading) as fault:
+            if isinstance(fault, LoadFailed) or engine.closed:
+                raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST)
 
