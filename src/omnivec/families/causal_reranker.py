@@ -43,6 +43,9 @@ from omnivec.families._text import Ids, Prompts, Tokeniser, limit, pack, read, r
 GRAPH = "main"
 TOO_LONG = "The query and this document together are"
 
+DECODERS = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
+"""What a classifier must be made of to have a language model's prompt, whatever it is called."""
+
 
 class CausalRerankerFamily:
     name = "causal_reranker"
@@ -53,7 +56,7 @@ class CausalRerankerFamily:
         prompt that is known here; that one may also have been turned into a classifier."""
         listed = [module.kind for module in modules(checkpoint)]
         if labels(checkpoint) == 1:
-            return _judgements.find(checkpoint) is not None
+            return checkpoint.architecture in DECODERS and _judgements.find(checkpoint) is not None
         if not architecture(checkpoint).endswith("ForCausalLM"):
             return False
         if listed or kind(checkpoint):
