@@ -12,10 +12,12 @@ from dialogue import CARD, JSON, ask, decode, read, vector
 from omnivec.core import errors
 from omnivec.core.errors import BadRequest, Fault
 from omnivec.core.nouns import (
+    Blob,
     Call,
     Dtype,
     Encode,
     Extract,
+    Image,
     Item,
     Result,
     Score,
@@ -351,7 +353,8 @@ def test_an_unknown_profile_of_the_name_is_told_as_the_models() -> None:
         ({"items": None}, "items"),
         ({"items": [{"text": 3}]}, "items[0].text"),
         ({"items": [{}]}, "items[0].text"),
-        ({"items": [{"text": "a", "images": [{"data": "AAAA"}]}]}, "items[0].images"),
+        ({"items": [{"images": [{"data": 3}]}]}, "items[0].images[0]"),
+        ({"items": [{"images": ["not base64"]}]}, "items[0].images[0]"),
         ({"items": [{"text": "a"}] * 2049}, "items"),
         ({"params": {"output_types": ["sparse"]}}, "params.output_types"),
         ({"params": {"output_dtype": "secret"}}, "params.output_dtype"),
@@ -402,8 +405,6 @@ def test_faults(fault: Fault, status: int, code: str, retry: str | None) -> None
 
 IMAGE = b"\x89PNG"
 MEDIA = [
-    ("images", [IMAGE]),
-    ("images", [{"data": IMAGE, "format": "jpeg"}]),
     ("audio", {"data": IMAGE}),
     ("video", {"data": IMAGE}),
     ("document", {"data": IMAGE, "format": "pdf"}),
@@ -422,6 +423,20 @@ def test_what_no_model_here_reads_is_refused_by_name(name: str, value: Any, text
     assert read(ask("POST", ENCODE, plain, JSON))["detail"] == read(reply)["detail"]
     scored = {"query": body["items"][0], "items": [{"text": "a"}]}
     assert read(ask("POST", SCORE, scored))["detail"]["param"] == f"query.{name}"
+
+
+@pytest.mark.parametrize("given", [IMAGE, {"data": IMAGE, "format": "jpeg"}])
+def test_pictures_are_bytes_or_base64_whatever_they_say_they_are(given: Any) -> None:
+    body = {"items": [{"images": [given], "id": "a"}, {"text": "b", "images": [given, given]}]}
+    picture = Image(Blob(IMAGE))
+    for raw, headers in ((_msgpack.write(body), PACKED), (msgspec.json.encode(body), JSON)):
+        call = Call("POST", ENCODE, raw, {"id": CARD.name}, headers=headers)
+        task = sie.decode_encode(call)
+        assert isinstance(task, Encode)
+        assert [item.parts for item in task.items] == [
+            (picture,),
+            (Text("b"), picture, picture),
+        ]
 
 
 EXT = msgspec.msgpack.Ext(78, np.ones(2, np.float32).tobytes())

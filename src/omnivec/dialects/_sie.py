@@ -21,7 +21,9 @@ class SieItem(msgspec.Struct, kw_only=True):
 
     id: Annotated[str | None, Meta(description="Comes back beside the answer.")] = None
     text: Annotated[str | None, Meta(examples=["Hello, world!"])] = None
-    images: Annotated[Any, Meta(description="Not read by any model here yet.")] = None
+    images: Annotated[
+        list[Any] | None, Meta(description="Bytes, or base64 in JSON; each also as {data, format}.")
+    ] = None
     audio: Annotated[Any, Meta(description="Not read by any model here.")] = None
     video: Annotated[Any, Meta(description="Not read by any model here.")] = None
     document: Annotated[Any, Meta(description="Not read by any model here yet.")] = None

@@ -13,11 +13,13 @@ from msgspec import Meta
 from omnivec.core.errors import BadRequest, Fault, Unsupported
 from omnivec.core.nouns import (
     Array,
+    Blob,
     Call,
     Dtype,
     Encode,
     Extract,
     Findings,
+    Image,
     Item,
     Kind,
     Output,
@@ -30,7 +32,7 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.quantise import DTYPES
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _msgpack, _wire
+from omnivec.dialects import _media, _msgpack, _wire
 from omnivec.dialects._sie import (
     Options,
     Share,
@@ -70,12 +72,27 @@ def _items(items: Sequence[SieItem], instruction: str | None, most: int) -> tupl
 
 
 def _item(item: SieItem, field: str, instruction: str | None = None) -> Item:
-    for name in ("images", "audio", "video", "document"):
+    for name in ("audio", "video", "document"):
         if getattr(item, name):
             raise Unsupported(f"No model here reads {name}; send `text`.", param=f"{field}.{name}")
-    if item.text is None:
-        raise BadRequest(f"`{field}.text` is required.", param=f"{field}.text")
-    return Item((Text(item.text),), instruction, item.id)
+    pictures = [
+        Image(_picture(one, f"{field}.images[{i}]")) for i, one in enumerate(item.images or ())
+    ]
+    if item.text is None and not pictures:
+        raise BadRequest(f"`{field}.text` or images are required.", param=f"{field}.text")
+    texts = () if item.text is None else (Text(item.text),)
+    return Item((*texts, *pictures), instruction, item.id)
+
+
+def _picture(given: Any, field: str) -> Blob:
+    """Bytes, in JSON as base64: as they are, or as `data` of an object. Its `format` is not
+    asked, because clients say "jpeg" whatever it is."""
+    data = given.get("data") if isinstance(given, dict) else given
+    if isinstance(data, bytes):
+        return Blob(data)
+    if not isinstance(data, str):
+        raise BadRequest(f"`{field}.data` must be bytes, or base64 in JSON.", param=field)
+    return _media.unpack(data, field)
 
 
 def _profile(options: Options) -> str | None:
