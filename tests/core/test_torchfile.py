@@ -220,6 +220,11 @@ def test_a_storage_that_is_not_there_is_refused(tmp_path: Path, told: dict[str, 
         read("m", written(tmp_path, pickled(tensor(0, (2,), (1,), **told))))
 
 
+def test_a_stride_that_no_memory_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="writes it"):
+        read("m", written(tmp_path, pickled(tensor(0, (1,), (1 << 80,)))))
+
+
 def test_what_was_written_by_hand_is_read_where_it_is_right(tmp_path: Path) -> None:
     values = np.arange(16, dtype=np.float32)
     file = written(tmp_path, pickled(tensor(2, (2, 3), (4, 1))), values.tobytes())

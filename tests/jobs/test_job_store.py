@@ -113,6 +113,17 @@ def test_a_purge_takes_what_waits(store: Store) -> None:
     ]
 
 
+def test_what_was_cancelled_keeps_no_bytes(store: Store) -> None:
+    for id_ in "abc":
+        run(store, (table.add, order(id_), NOW))
+    run(store, (table.take, 1, NOW), (table.cancel, "a", NOW), (table.purge, NOW))
+    assert run(store, (table.kept, 0), (table.room,)) == [
+        0,
+        (table.MOST_WAITING, table.MOST_BYTES),
+    ]
+    assert run(store, *[(table.retry, id_, NOW) for id_ in "abc"]) == [False] * 3
+
+
 def test_an_output_is_streamed_once(store: Store) -> None:
     run(store, (table.add, order("a"), NOW), (table.take, 1, NOW))
     assert run(store, (table.drain, "a")) == [False]
@@ -141,7 +152,10 @@ def test_the_queue_has_an_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
         run(store, (table.add, order("c"), NOW))
     assert caught.value.retry_after == 5
     assert run(store, (table.get, "c", NOW)) == [None]
-    run(store, (table.take, 1, NOW), (table.add, order("c"), NOW))
+    run(store, (table.take, 1, NOW))
+    with pytest.raises(Overloaded):  # what runs has its input still
+        run(store, (table.add, order("c"), NOW))
+    run(store, (table.finish, "a", "COMPLETED", b"1", None, NOW), (table.add, order("c"), NOW))
     monkeypatch.setattr(table, "MOST_BYTES", 30)
     monkeypatch.setattr(table, "MOST_WAITING", 100)
     with pytest.raises(Overloaded):

@@ -52,6 +52,8 @@ class Work:
 
     async def post(self, url: str, body: bytes) -> bool:
         self.told.append((url, body))
+        if "slow" in url:
+            await self.go.wait()
         return "refuse" not in url
 
 
@@ -196,6 +198,18 @@ def test_a_webhook_is_told_three_times_at_most(monkeypatch) -> None:
         [body] = [body for url, body in work.told if url == "http://good/"]
         assert b'"output":"x"' in body
         assert b'"status":"COMPLETED"' in body
+
+    play(scene)
+
+
+def test_a_webhook_that_is_slow_keeps_nobody_waiting() -> None:
+    async def scene(runner: Runner, work: Work) -> None:
+        await runner.submit(Order("a", b"x", webhook="http://slow/"))
+        await until(lambda: len(work.told) == 1)
+        await runner.submit(Order("b", b"x", webhook="http://good/"))
+        await until(lambda: len(work.told) == 2)
+        assert [url for url, _ in work.told] == ["http://slow/", "http://good/"]
+        work.go.set()
 
     play(scene)
 

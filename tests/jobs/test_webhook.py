@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from omnivec.jobs import webhook
 from omnivec.jobs.webhook import Webhooks, parse
 
 if TYPE_CHECKING:
@@ -82,13 +84,46 @@ def test_no_other_address_of_this_machine_is_dialled() -> None:
     ],
 )
 def test_private_addresses_are_not_allowed(address: str) -> None:
-    assert not Webhooks().is_allowed("somewhere.example", address)
-    assert Webhooks(["somewhere.example"]).is_allowed("somewhere.example", address)
+    assert not Webhooks().is_allowed("somewhere.example", address, 443)
+    assert Webhooks(["somewhere.example"]).is_allowed("somewhere.example", address, 8123)
 
 
-def test_public_ones_are() -> None:
-    assert Webhooks().is_allowed("somewhere.example", "93.184.216.34")
-    assert Webhooks().is_allowed("somewhere.example", "2606:4700::1111")
+def test_public_ones_are_at_the_ports_of_the_web() -> None:
+    for address in ("93.184.216.34", "2606:4700::1111"):
+        for port in (80, 443):
+            assert Webhooks().is_allowed("somewhere.example", address, port)
+        assert not Webhooks().is_allowed("somewhere.example", address, 22)
+        assert Webhooks(["somewhere.example"]).is_allowed("somewhere.example", address, 22)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_one_that_says_a_byte_now_and_then_is_left_at_the_deadline(
+    scheme: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(webhook, "DEADLINE", 0.3)
+    left = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            try:
+                connection.recv(1)
+                connection.sendall(b"\x16" if scheme == "https" else b"HTTP/1.1 secret")
+                while not left.wait(0.1):
+                    connection.sendall(b"\x03")
+            except OSError:
+                left.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip, args=[listening])
+        thread.start()
+        hooks = Webhooks(["127.0.0.1"])
+        assert not post(hooks, f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/")
+        hooks.close()
+        assert left.wait(10)
+        thread.join()
+    assert "a webhook was not told: " in caplog.text
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,36 @@ def test_one_host_gets_so_many_connections_at_once(playing: Host) -> None:
     assert 1 < playing.most <= fetch.EACH
 
 
+def test_who_waits_for_a_host_takes_no_place_of_others(
+    playing: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "EACH", 1)
+    monkeypatch.setattr(fetch, "TOGETHER", 2)
+
+    async def scenario() -> bytes:
+        fetcher = Fetcher(Allowed(["127.0.0.0/8"]), 1)
+        slow = [
+            asyncio.create_task(fetcher.fetch(f"{playing.url}{min(SLOW)}?{i}", MOST))
+            for i in range(4)
+        ]
+        try:
+            while not playing.hits:  # noqa: ASYNC110 - another thread counts them
+                await asyncio.sleep(0.01)
+            with host() as other:
+                return await fetcher.fetch(f"http://localhost:{other.port}/good.png", MOST)
+        finally:
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
+            fetcher.close()
+
+    async def elsewhere(_threads: ThreadPoolExecutor, _host: str, _port: int) -> list[Address]:
+        return [ip_address("127.0.0.2"), ip_address("127.0.0.1")]
+
+    monkeypatch.setattr(fetch, "resolve", elsewhere)
+    assert asyncio.run(scenario()) == PNG
+
+
 # ── URLs ─────────────────────────────────────────────────────────────────────────────────
 
 

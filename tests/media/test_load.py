@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -354,3 +355,13 @@ def test_data_uris_as_clients_write_them(uri: str) -> None:
 def test_data_uris_that_are_none(uri: str) -> None:
     with pytest.raises(data_uri.Malformed):
         data_uri.read(uri, "image/")
+
+
+def test_a_data_uri_of_short_lines_costs_no_more_than_its_letters() -> None:
+    uri = "data:image/png;base64," + "A \n" * 400_000
+    tracemalloc.start()
+    try:
+        assert data_uri.read(uri, "image/") == bytes(300_000)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(uri)
+    finally:
+        tracemalloc.stop()

@@ -4,9 +4,9 @@ import base64
 
 import pytest
 
-from omnivec.core.errors import BadRequest, Unauthorized
+from omnivec.core.errors import BadRequest, Forbidden, Unauthorized
 from omnivec.core.nouns import Call
-from omnivec.server.auth import Hosts, Keys, challenge
+from omnivec.server.auth import Hosts, Keys, challenge, check_page
 
 KEYS = Keys(["alpha-key", "beta-key"])
 
@@ -98,3 +98,33 @@ def test_with_a_key_or_another_address_every_host_passes():
 
 def test_a_call_that_came_by_another_way_than_http_has_no_host():
     Hosts("127.0.0.1", keyed=False).check({})
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://box.evil.example"])
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_a_page_of_another_site_has_nothing_done(origin, method):
+    headers = {"host": "box:8400", "origin": origin}
+    password = "Basic " + base64.b64encode(b"me:alpha-key").decode()
+    for more in ({}, {"authorization": password}, {"authorization": "", "x-api-key": ""}):
+        with pytest.raises(Forbidden, match="another site"):
+            check_page(Call(method, "/run", headers={**headers, **more}))
+    for more in ({"authorization": "Bearer k"}, {"x-api-key": "k"}, {"api-key": "k"}):
+        check_page(Call(method, "/run", headers={**headers, **more}))
+    check_page(Call("GET", "/v1/models", headers=headers))
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("box:8400", "http://box:8400"),
+        ("box:8400", "https://BOX"),
+        ("localhost:8400", "http://127.0.0.1:3000"),
+        ("[::1]:8400", "http://localhost:1"),
+    ],
+)
+def test_a_page_of_this_host_may_post(host, origin):
+    headers = {"host": host, "origin": origin}
+    check_page(Call("POST", "/v1/embeddings", headers=headers))
+    check_page(Call("POST", "/v1/embeddings", headers={"host": host}))
+    with pytest.raises(Forbidden):
+        check_page(Call("POST", "/v1/embeddings", headers={**headers, "host": "elsewhere"}))

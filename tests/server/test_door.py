@@ -45,6 +45,14 @@ def test_a_call_is_decoded_run_and_encoded():
     assert vectors == [[1, 1, 0, 0], [2, 1, 0, 0]]
 
 
+def test_a_page_of_another_site_is_not_served():
+    at = door()
+    assert ask(at, origin="https://evil.example").status == 403
+    assert ask(at, origin="https://evil.example", authorization="Bearer any").status == 200
+    assert ask(at, origin="http://127.0.0.1:3000").status == 200
+    assert ask(at).status == 200
+
+
 def test_times_are_told_in_milliseconds():
     headers = ask(door()).headers
     assert headers["x-tokenization-time"] == "1.00"

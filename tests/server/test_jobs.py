@@ -191,6 +191,13 @@ def test_a_call_that_waits_is_answered_when_its_time_is_up() -> None:
         client.post(f"/cancel/{told['id']}")
 
 
+def test_nesting_without_end_is_no_order(client: httpx.Client) -> None:
+    deep = b"[" * 5000 + b"]" * 5000
+    for field in (b"policy", b"webhook"):
+        body = b'{"input":{"input":"a"},"%b":%b}' % (field, deep)
+        assert client.post("/run", content=body).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

@@ -135,8 +135,13 @@ def _stored(name: str, file: Path, data: Array, entry: _Entry) -> Array:
     if not fits or end - begin != prod(entry.shape) * dtype.itemsize:
         raise _corrupt(name, file)
     if begin % dtype.itemsize or not data[begin:].flags.aligned:
-        return np.frombuffer(data[begin:end].tobytes(), dtype).reshape(entry.shape)
-    return data[begin:end].view(dtype).reshape(entry.shape)
+        flat = np.frombuffer(data[begin:end].tobytes(), dtype)
+    else:
+        flat = data[begin:end].view(dtype)
+    try:
+        return flat.reshape(entry.shape)
+    except (ValueError, OverflowError) as error:  # of too many axes, or of an endless one
+        raise _corrupt(name, file) from error
 
 
 def _corrupt(name: str, file: Path) -> CheckpointError:

@@ -62,6 +62,10 @@ class _Name(NamedTuple):
     word: str
 
 
+_ODD = (OSError, ValueError, OverflowError, NotImplementedError)
+"""What NumPy and zipfile raise for numbers that no file has."""
+
+
 def read(name: str, file: Path, content: Array | None = None) -> dict[str, Tensor]:
     """The tensors of `file`, which belongs to the model called `name`, by their keys.
 
@@ -71,7 +75,7 @@ def read(name: str, file: Path, content: Array | None = None) -> dict[str, Tenso
     """
     try:
         found = _read(file, content)
-    except (_Refused, zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except (_Refused, zipfile.BadZipFile, *_ODD) as error:
         why = str(error) if isinstance(error, _Refused) else "it is cut short or something else"
         raise CheckpointError(
             f"{name}: {file.name} is not a file of tensors as torch.save writes it ({why}); "

@@ -153,9 +153,14 @@ def _runner(door: Door, settings: Settings) -> Runner:
     store = open_store(settings.jobs)
     if store.recovered:
         log.info("%d jobs that were running when the server ended wait again", store.recovered)
-    post = Webhooks(settings.media_allow).post
+    hooks = Webhooks(settings.media_allow)
     most = MOST_KEPT if settings.jobs is None else MOST_ON_DISK
-    return add_jobs(door, lambda answer: Runner(store, answer, post, settings.max_jobs, most))
+    return add_jobs(
+        door,
+        lambda answer: Runner(
+            store, answer, hooks.post, settings.max_jobs, most, closed=hooks.close
+        ),
+    )
 
 
 class _Life:

@@ -35,7 +35,7 @@ PAUSE = 1.0
 
 class Runner:
     """`answer` does the work, for `at_once` jobs at a time. `post` tells webhooks. Results may
-    take `most_kept` bytes."""
+    take `most_kept` bytes. `closed` is called when nobody is told any more."""
 
     def __init__(
         self,
@@ -44,17 +44,21 @@ class Runner:
         post: Post,
         at_once: int = 300,
         most_kept: int = MOST_KEPT,
+        *,
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = store
         self._answer = answer
         self._post = post
         self._at_once = at_once
         self._most_kept = most_kept
+        self._closed = closed
         self._full = False
         self._running: dict[str, asyncio.Task[None]] = {}
         self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
         self._wake = asyncio.Event()
         self._hooks = asyncio.Event()
+        self._telling: dict[str, asyncio.Task[None]] = {}
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -64,9 +68,11 @@ class Runner:
 
     async def close(self) -> None:
         """What still runs is begun again when the store is next opened."""
-        for task in (*self._loops, *self._running.values()):
+        tasks = (*self._loops, *self._running.values(), *self._telling.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._loops, *self._running.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._closed()
         await asyncio.to_thread(self.store.close)
 
     # ── for callers ──────────────────────────────────────────────────────────────────────
@@ -205,16 +211,21 @@ class Runner:
             await self._hooks.wait()
             self._hooks.clear()
             with suppress(Fault):
-                due = await self.store.run(table.hooks, self.store.clock(), HOOKS)
-                await asyncio.gather(*(self._hook(job, tries) for job, tries in due))
-                if len(due) == HOOKS:
-                    self._hooks.set()
+                due = await self.store.run(table.hooks, self.store.clock(), 2 * HOOKS)
+                for job, tries in due:  # those that are being told are among them
+                    if job.id not in self._telling and len(self._telling) < HOOKS:
+                        self._telling[job.id] = asyncio.create_task(self._hook(job, tries))
 
     async def _hook(self, job: Job, tries: int) -> None:
-        taken = await self._post(job.webhook or "", told(job))
-        more = not taken and tries + 1 < HOOK_TRIES
-        again = self.store.clock() + HOOK_PAUSE if more else None
-        await self.store.run(table.hooked, job.id, again)
+        try:
+            taken = await self._post(job.webhook or "", told(job))
+            more = not taken and tries + 1 < HOOK_TRIES
+            again = self.store.clock() + HOOK_PAUSE if more else None
+            with suppress(Fault):  # it is told again at the next look
+                await self.store.run(table.hooked, job.id, again)
+                self._hooks.set()
+        finally:
+            del self._telling[job.id]
 
 
 async def patiently(answer: Answer, work: bytes) -> Outcome:

@@ -13,7 +13,7 @@ from omnivec.jobs.job import KEPT_SYNC, Health, Job, Order, Status
 
 MOST_WAITING = 10_000
 MOST_BYTES = 2**30
-"""Jobs that may wait, and the bytes of their inputs; beyond that a submission is refused."""
+"""Jobs that may wait or run, and the bytes of their inputs; beyond that a submission is refused."""
 MOST_STARTS = 20
 """Times that a job is begun again because the process died while it ran."""
 
@@ -61,9 +61,10 @@ def recover(db: Connection, now: int) -> int:
 
 
 def room(db: Connection) -> tuple[int, int]:
-    """How many more jobs, and bytes of them, may wait."""
+    """How many more jobs, and bytes of them, may be submitted; what runs has its input still."""
     [(count, size)] = db.execute(
-        "SELECT count(*), coalesce(sum(size), 0) FROM job WHERE status = 'IN_QUEUE'"
+        "SELECT count(*), coalesce(sum(size), 0) FROM job "
+        "WHERE status IN ('IN_QUEUE', 'IN_PROGRESS')"
     ).fetchall()
     return MOST_WAITING - int(count), MOST_BYTES - int(size)
 
@@ -116,11 +117,12 @@ def finish(
 
 
 def cancel(db: Connection, id_: str, now: int) -> Job | None:
-    """The job as it is then; one that has ended stays as it was."""
+    """The job as it is then, without its input; one that has ended stays as it was."""
     db.execute(
-        "UPDATE job SET status = 'CANCELLED', finished = ?, expires = ? + keep "
+        "UPDATE job SET status = 'CANCELLED', finished = ?, expires = ? + keep, "
+        "size = 0, input = ? "
         "WHERE id = ? AND status IN ('IN_QUEUE', 'IN_PROGRESS') AND expires > ?",
-        (now, now, id_, now),
+        (now, now, b"", id_, now),
     )
     return get(db, id_, now)
 
@@ -138,11 +140,12 @@ def retry(db: Connection, id_: str, now: int) -> bool:
 
 
 def purge(db: Connection, now: int) -> list[str]:
-    """Cancels whatever waits; the ids."""
+    """Cancels whatever waits, which keeps no input then; the ids."""
     gone = db.execute(
-        "UPDATE job SET status = 'CANCELLED', finished = ?, expires = ? + keep "
+        "UPDATE job SET status = 'CANCELLED', finished = ?, expires = ? + keep, "
+        "size = 0, input = ? "
         "WHERE status = 'IN_QUEUE' RETURNING id",
-        (now, now),
+        (now, now, b""),
     )
     return [str(id_) for (id_,) in gone.fetchall()]
 

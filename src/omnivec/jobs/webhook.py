@@ -11,7 +11,10 @@ import http.client
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -20,7 +23,9 @@ from omnivec.media.addresses import Allowed, is_public
 log = logging.getLogger("omnivec.jobs")
 
 DEADLINE = 10.0
-"""Seconds that the other side may be silent."""
+"""Seconds to reach the other side, and then for all of the post."""
+AT_ONCE = 16
+"""Posts; more wait for these."""
 LONGEST = 2048
 """Characters of a URL."""
 _PORTS = {"http": 80, "https": 443}
@@ -33,39 +38,70 @@ class Webhooks:
     def __init__(self, allowed: Sequence[str] = ()) -> None:
         self._allowed = Allowed(allowed)
         self._tls = ssl.create_default_context()
+        # of its own: a hook that is slow must not take the threads of anything else
+        self._threads = ThreadPoolExecutor(AT_ONCE, "webhook")
 
     async def post(self, url: str, body: bytes) -> bool:
         """Whether it answered 200, which is what RunPod asks of a webhook."""
         try:
-            return await asyncio.to_thread(self._post, url, body)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._post, url, body)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            log.warning("a webhook was not told: %s", error)
+            log.warning("a webhook was not told: %s", type(error).__name__)
             return False
+
+    def close(self) -> None:
+        """What is being told is told to its end, or to its deadline."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _post(self, url: str, body: bytes) -> bool:
         scheme, host, port, path = parse(url)
         connection = http.client.HTTPConnection(host, port, timeout=DEADLINE)
-        connection.sock = self._dial(scheme, host, port)
-        try:
-            connection.request("POST", path, body, {"content-type": "application/json"})
-            return connection.getresponse().status == _GOOD
-        finally:
-            connection.close()
+        with self._dial(host, port) as dialled, _ended(dialled, DEADLINE):
+            secure = scheme == "https"
+            connection.sock = (
+                self._tls.wrap_socket(dialled, server_hostname=host) if secure else dialled
+            )
+            try:
+                connection.request("POST", path, body, {"content-type": "application/json"})
+                return connection.getresponse().status == _GOOD
+            finally:
+                connection.close()
 
-    def _dial(self, scheme: str, host: str, port: int) -> socket.socket:
+    def _dial(self, host: str, port: int) -> socket.socket:
         """Raises OSError where no address of the host may be dialled."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [str(address[0]) for *_, address in found]
-        if not all(self.is_allowed(host, address) for address in addresses):
+        if not all(self.is_allowed(host, address, port) for address in addresses):
             raise PermissionError("its address is not public, and --media-allow does not name it")
-        dialled = socket.create_connection((addresses[0], port), timeout=DEADLINE)
-        if scheme == "https":
-            return self._tls.wrap_socket(dialled, server_hostname=host)
-        return dialled
+        return socket.create_connection((addresses[0], port), timeout=DEADLINE)
 
-    def is_allowed(self, host: str, address: str) -> bool:
+    def is_allowed(self, host: str, address: str, port: int) -> bool:
+        """What is public may be told at the ports of the web; what settings name, at any."""
         found = ip_address(address)
-        return is_public(found) or self._allowed.is_named(host.lower().rstrip("."), found)
+        public = is_public(found) and port in _PORTS.values()
+        return public or self._allowed.is_named(host.lower().rstrip("."), found)
+
+
+@contextmanager
+def _ended(dialled: socket.socket, seconds: float) -> Iterator[None]:
+    """Ends the connection after so long, however slowly the other side says something: a
+    socket's own timeout begins again with every byte. TLS takes the socket over, hence the
+    second handle."""
+    handle = dialled.dup()
+    timer = threading.Timer(seconds, _cut, [handle])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        handle.close()
+
+
+def _cut(handle: socket.socket) -> None:
+    with suppress(OSError):  # it has ended by itself
+        handle.shutdown(socket.SHUT_RDWR)
 
 
 def parse(url: str) -> tuple[str, str, int, str]:

@@ -8,6 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 HEAD = 256
 """Characters before the comma."""
+_BLANK = b" \t\r\n\v\f"
 _ANY = ("", "application/octet-stream")
 
 
@@ -35,7 +36,7 @@ def read(url: str, kind: str) -> bytes:
         raise Malformed from None
     if b"%" in letters:
         letters = unquote_to_bytes(letters)
-    letters = b"".join(letters.split()).rstrip(b"=")
+    letters = letters.translate(None, _BLANK).rstrip(b"=")
     try:
         data = base64.b64decode(letters + b"=" * (-len(letters) % 4), validate=True)
     except binascii.Error:

@@ -100,7 +100,7 @@ class Fetcher:
     async def fetch(self, url: str, most: int) -> bytes:
         """The body, of at most so many bytes. Raises Refused, whatever went wrong."""
         try:
-            async with asyncio.timeout(DEADLINE), self._together:
+            async with asyncio.timeout(DEADLINE):
                 target = parse(url)
                 for _ in range(HOPS + 1):
                     found = await self._get(target, most)
@@ -118,7 +118,7 @@ class Fetcher:
         """The body, or where it is instead."""
         addresses = await self._addresses(target)
         each = self._each.setdefault(addresses[0], asyncio.Semaphore(EACH))
-        async with each:
+        async with each, self._together:  # who waits for a slow host takes no place of others
             reader, writer = await self._dial(target, addresses)
             with _aborted(writer):
                 if self._is_self(writer):

@@ -9,13 +9,14 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 
-from omnivec.core.errors import BadRequest, Unauthorized
+from omnivec.core.errors import BadRequest, Forbidden, Unauthorized
 from omnivec.core.nouns import Call
 
 OPEN = frozenset({"/live", "/livez", "/healthz", "/ping", "/ready", "/readyz"})
 """The only paths that answer without a key; every other path is closed when there are keys."""
 
 _PORT = re.compile(r":[0-9]{1,5}\Z")
+_SAFE = ("GET", "HEAD", "OPTIONS")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -85,15 +86,27 @@ class Hosts:
 
 
 def is_foreign(headers: Mapping[str, str]) -> bool:
-    """Whether a page that is not of this server's host opens a WebSocket. Browsers let every
-    page read one, with the cookies and passwords of the person before it; they send Origin with
-    each, and other clients send none. Ports do not count, so that a dashboard on one's own
-    machine may listen."""
+    """Whether a page that is not of this server's host asks. Browsers let every page open
+    a WebSocket, and post what it likes, with the cookies and passwords of the person before
+    it; they send Origin with each, and other clients send none. Ports do not count, so that a
+    dashboard on one's own machine may do it."""
     origin = headers.get("origin")
     if origin is None:
         return False
     pages, own = _place(origin.rpartition("/")[2]), _place(headers.get("host", ""))
     return pages != own and not (pages in _LOOPBACK and own in _LOOPBACK)
+
+
+def check_page(call: Call) -> None:
+    """Raises `Forbidden` where a page of another host would have something done. A key in a
+    header is nothing that a browser adds by itself, as it does a password."""
+    headers = call.headers
+    if call.method in _SAFE or not is_foreign(headers):
+        return
+    bearer = headers.get("authorization", "")
+    named = bearer and bearer.partition(" ")[0].lower() != "basic"
+    if not (named or headers.get("x-api-key") or headers.get("api-key")):
+        raise Forbidden("A page of another site may not call this server without a key.")
 
 
 def challenge(call: Call) -> str:

@@ -27,7 +27,7 @@ from omnivec.core.outline import VALUES, MalformedError, Outline
 from omnivec.core.seams import Dialect, Endpoint, Engine
 from omnivec.core.settings import Settings
 from omnivec.server.aside import LARGE_BODY, LARGE_REPLY, Aside
-from omnivec.server.auth import OPEN, Hosts, Keys, challenge
+from omnivec.server.auth import OPEN, Hosts, Keys, challenge, check_page
 from omnivec.server.limits import Read, limits, read_within
 from omnivec.server.metrics import Metrics, Traffic
 from omnivec.server.replies import headers_of, internal, placed, with_header
@@ -172,6 +172,7 @@ class Door:
         self.metrics.in_flight += 1
         try:
             self._hosts.check(call.headers)
+            check_page(call)
             route, params = self._find(call)
             if route.page is not None:
                 visit.body = await read_within(route.page.body, call, read)

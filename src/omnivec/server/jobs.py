@@ -251,7 +251,7 @@ def _submission(fields: Mapping[str, bytes | memoryview | msgspec.Raw]) -> Submi
             found[name] = msgspec.json.decode(bytes(fields.get(name, b"null")), type=kind)
             if name == "webhook" and found[name]:
                 parse(found[name])
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadRequest(f"`{name}` must be {expected}.", param=name) from None
     return Submission(found["webhook"] or None, found["policy"])
 
