@@ -124,8 +124,8 @@ def test_threads_have_processes_of_their_own(decoder: Decoder) -> None:
                 [GOOD] * 3,
             )
         )
+        assert len(children()) == 3  # while the threads live: a process goes with its own
     assert shapes == [(30, 40, 3)] * 3
-    assert len(children()) == 3
 
 
 def test_a_process_sees_nothing_of_this_one(
