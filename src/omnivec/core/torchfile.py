@@ -63,7 +63,8 @@ class _Name(NamedTuple):
 
 
 _ODD = (OSError, ValueError, OverflowError, NotImplementedError)
-"""What NumPy and zipfile raise for numbers that no file has."""
+"""What NumPy and zipfile raise for numbers that no file has, and zipfile (the last one) for ways
+of packing that it does not know."""
 
 
 def read(name: str, file: Path, content: Array | None = None) -> dict[str, Tensor]:
