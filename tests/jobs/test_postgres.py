@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,6 +90,27 @@ def test_who_is_not_let_in_reads_why(cluster: str, tmp_path: Path) -> None:
         open_store(f"postgresql://ada@/jobs?host={tmp_path}")
     with pytest.raises(StoreError, match="refused"):
         open_store("postgresql://ada@127.0.0.1:1/jobs")
+
+
+def test_a_server_that_hangs_up_first_is_still_heard(tmp_path: Path) -> None:
+    place = tmp_path / ".s.PGSQL.5432"
+    told = b"SFATAL\0C53300\0Msorry, too many clients already\0\0"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        server.listen(1)
+
+        def turn_away() -> None:
+            guest, _ = server.accept()
+            with guest:
+                guest.recv(1024)
+                guest.shutdown(socket.SHUT_RD)  # what the guest writes now ends in EPIPE
+                guest.sendall(b"E" + (len(told) + 4).to_bytes(4, "big") + told)
+
+        thread = threading.Thread(target=turn_away)
+        thread.start()
+        with pytest.raises(StoreError, match="too many clients already"):
+            open_store(f"postgresql://ada@/jobs?host={tmp_path}")
+        thread.join()
 
 
 def test_a_lost_connection_is_made_anew(cluster: str) -> None:

@@ -103,11 +103,16 @@ def _own(connection: Connection) -> None:
         time.sleep(0.1)
 
 
-def _reason(error: Exception) -> str:
-    """The server's sentence, else that of the system, else pg8000's."""
-    told = error.args[0] if error.args else None
-    if isinstance(told, dict) and "M" in told:
-        return str(told["M"])
+def _reason(error: BaseException) -> str:
+    """The server's sentence, else that of the system, else pg8000's. pg8000 takes its leave of
+    a server that turned it away; where that one has already hung up, the broken pipe is what is
+    raised and the server's sentence its context."""
+    link: BaseException | None = error
+    while link is not None:
+        told = link.args[0] if link.args else None
+        if isinstance(told, dict) and "M" in told:
+            return str(told["M"])
+        link = link.__cause__ or link.__context__
     return str(error.__cause__ or error)
 
 
