@@ -155,6 +155,7 @@ def server(made: list[Made]) -> Iterator[tuple[live.Server, float]]:
         yield running, budget
 
 
+@pytest.mark.timeout(SECONDS + 300)
 def test_twenty_models_in_the_room_of_three(
     server: tuple[live.Server, float], right: dict[tuple[int, int], np.ndarray[Any, Any]]
 ) -> None:

@@ -74,6 +74,14 @@ class Browser:
                 text="\r" if key == "Enter" else "",
             )
 
+    def choose(self, selector: str, file: Path) -> None:
+        """Gives a file to an input of the page."""
+        found = self._command(
+            "Runtime.evaluate", expression=f"document.querySelector('{selector}')"
+        )
+        place = found["result"]["objectId"]
+        self._command("DOM.setFileInputFiles", files=[str(file)], objectId=place)
+
     def close(self) -> None:
         self._session = None
         with contextlib.suppress(OSError):

@@ -41,7 +41,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         known = dict(attrs)
         self._script = tag == "script"
-        if tag in ("script", "link", "img"):
+        if tag in ("script", "link") or (tag == "img" and "src" in known):
             self.loaded.append(known.get("src") or known.get("href") or "")
         self.inline += [name for name in known if name.startswith("on") or name == "style"]
 

@@ -27,8 +27,9 @@ function row(model) {
 
 /** One shape for what /health and /v1/models say. */
 function models(health, list) {
-  if (Array.isArray(health.models) && health.models.length) return health.models;
-  return (list.data || []).map((model) => ({ ...model, name: model.id }));
+  const listed = new Map((list.data || []).map((model) => [model.id, { ...model, name: model.id }]));
+  if (!Array.isArray(health.models) || !health.models.length) return [...listed.values()];
+  return health.models.map((model) => ({ inputs: listed.get(model.name)?.inputs, ...model }));
 }
 
 function showState(status) {
@@ -46,6 +47,7 @@ async function refresh() {
     const known = models(health, list);
     byId("models").replaceChildren(...known.map(row));
     if (known.length) showCalls(known[0].name, health.api_key_needed);
+    showChoice(known.filter((model) => model.tasks?.includes("encode")));
     if (health.status === "loading") setTimeout(refresh, RETRY);
   } catch {
     showState("no answer");
@@ -65,11 +67,11 @@ function cosine(a, b) {
   return dot / Math.sqrt(left * right);
 }
 
-async function embed(texts) {
+async function embed(input) {
   const reply = await fetch("/v1/embeddings", {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ input: texts }),
+    body: JSON.stringify({ input, model: byId("model").value || undefined }),
   });
   const said = await reply.json();
   if (!reply.ok) throw new Error(said.error ? said.error.message : `status ${reply.status}`);
@@ -83,7 +85,7 @@ async function compare(event) {
   button.setAttribute("aria-busy", "true");
   try {
     const started = performance.now();
-    const [a, b] = await embed([byId("a").value, byId("b").value]);
+    const [a, b] = await embed(SIDES.map((one) => one.held()));
     const score = cosine(a, b);
     byId("meter").value = Math.max(0, score);
     answer.className = "";
@@ -98,6 +100,52 @@ async function compare(event) {
   }
 }
 
+/** Which of the models answers, where there are several; pictures only where it sees. */
+function showChoice(known) {
+  const chosen = byId("model").value;
+  byId("choice").hidden = known.length < 2;
+  byId("model").replaceChildren(...known.map((model) => new Option(model.name, model.name)));
+  if (known.some((model) => model.name === chosen)) byId("model").value = chosen;
+  const sees = new Set(
+    known.filter((model) => model.inputs?.includes("image")).map((model) => model.name),
+  );
+  const show = () => SIDES.forEach((side) => side.allow(sees.has(byId("model").value)));
+  byId("model").onchange = show;
+  show();
+}
+
+/** One of the two things to compare: a text, or the picture that was chosen in its place. */
+function side(id) {
+  const part = (name) => byId(`side-${id}`).querySelector(name);
+  const [file, shown, remove] = ["input", "img", "button"].map(part);
+  const show = (picture) => {
+    shown.src = picture;
+    shown.hidden = remove.hidden = !picture;
+    byId(id).parentElement.hidden = Boolean(picture);
+    byId(id).required = !picture;
+    if (!picture) file.value = "";
+  };
+  file.addEventListener("change", () => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => show(reader.result));
+    if (file.files.length) reader.readAsDataURL(file.files[0]);
+    else show("");
+  });
+  remove.addEventListener("click", () => {
+    show("");
+    byId(id).focus();
+  });
+  return {
+    allow(sees) {
+      file.parentElement.hidden = !sees;
+      if (!sees) show("");
+    },
+    held: () => (remove.hidden ? byId(id).value : { image: shown.src }),
+  };
+}
+
+const SIDES = ["a", "b"].map(side);
+
 function showCalls(model, keyed) {
   const here = window.location.origin;
   const input = '["a text", "another"]';
@@ -108,7 +156,7 @@ function showCalls(model, keyed) {
   byId("python").textContent =
     "from openai import OpenAI\n\n" +
     `client = OpenAI(base_url="${here}/v1", api_key="${keyed ? "YOUR_KEY" : "none"}")\n` +
-    `reply = client.embeddings.create(model=${JSON.stringify(model)}, input=${input})\n` +
+    `reply = client.embeddings.create(\n    model=${JSON.stringify(model)}, input=${input})\n` +
     "print(len(reply.data[0].embedding))";
 }
 
