@@ -147,6 +147,7 @@ def _unplanned(architecture: str, config: Mapping[str, Any]) -> str | None:
 
 
 def _unfinished(head: Head) -> str | None:
-    if head.kind == "pooled":
-        return None if all(one.kind == "tokens" for one in head.also.values()) else "makes one vector for each row"
-    return None if head.kind == "logits" else _HEADS.get(head.kind, "computes texts' encoders only")
+    if head.kind not in ("pooled", "logits"):
+        return _HEADS.get(head.kind, "computes texts' encoders only")
+    besides = {one.kind for one in head.also.values()} - {"tokens"}
+    return "makes one vector for each row" if besides else None
