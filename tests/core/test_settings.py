@@ -144,7 +144,7 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() -> None:
         ({"OMNIVEC_API_KY": "1"}, ("did you mean 'OMNIVEC_API_KEY'",)),
         (
             {"OMNIVEC_RUNTIME": "nope"},
-            ("OMNIVEC_RUNTIME", "'nope'", "auto, ctranslate2, fake", "openvino, torch"),
+            ("OMNIVEC_RUNTIME", "'nope'", "auto, ctranslate2, fake", "onnx, openvino, torch"),
         ),
         ({"OMNIVEC_PROFILE": "tei"}, ("profile", "openai", "synesis")),
         ({"PORT": "x"}, ("port (environment PORT)",)),
@@ -315,8 +315,9 @@ def test_a_backend_of_infinity_is_a_runtime() -> None:
     settings = load({}, environ).settings
     assert (settings.runtime, settings.health_port) == ("torch", 8001)
     assert load({}, {**environ, "BACKEND": "ctranslate2"}).settings.runtime == "ctranslate2"
-    with pytest.raises(SettingsError, match="'onnx'; accepted: auto"):
-        load({}, {**environ, "BACKEND": "optimum"})
+    assert load({}, {**environ, "BACKEND": "optimum"}).settings.runtime == "onnx"
+    with pytest.raises(SettingsError, match="'neuron'; accepted: auto"):
+        load({}, {**environ, "BACKEND": "neuron"})
 
 
 def test_a_password_of_the_job_store_is_not_shown() -> None:

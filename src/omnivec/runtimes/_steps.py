@@ -79,9 +79,14 @@ class Steps:
 def spell(step: Vocabulary, logits: Floats, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """What a head of kind "words" gives of a language model's logits float32 [B, T, V]."""
     kept = arrays.get("pool_mask", arrays["attention_mask"])
-    weights = heads.words(step, logits, kept)
-    rows, columns = (places.astype(np.int64) for places in weights.nonzero())
-    return {"output": weights[rows, columns], "rows": rows, "columns": columns}
+    return sparse(heads.words(step, logits, kept))
+
+
+def sparse(values: Floats) -> dict[str, Array]:
+    """What is not 0 of [B, V], as a head of kind "words" gives it."""
+    rows, columns = values.nonzero()
+    places = {"rows": rows.astype(np.int64), "columns": columns.astype(np.int64)}
+    return {"output": values[rows, columns], **places}
 
 
 def _check(checkpoint: Checkpoint, step: Dense) -> None:
