@@ -12,9 +12,10 @@ import pytest
 
 from checkpoints import KINDS, header_of
 from omnivec.core.checkpoint import Checkpoint
+from omnivec.core.machine import cores
 from omnivec.core.seams import SessionLost
 from omnivec.core.steps import Head, Normalize, Pool
-from omnivec.runtimes.openvino import PLUGIN, WORTH, cores
+from omnivec.runtimes.openvino import PLUGIN, WORTH
 
 SHAPES = ((1, 1), (3, 7), (4, 33), (2, 200))  # rows, width: windows of 4, distances over 128
 POSITIONS = 200

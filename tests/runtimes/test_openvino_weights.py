@@ -13,7 +13,7 @@ from checkpoints import drop_tensor, truncate_weights
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.steps import Dense, Head, Normalize, Pool
 from omnivec.runtimes import openvino
-from omnivec.runtimes._openvino.mpnet import bucket
+from omnivec.runtimes._distances import bucket
 from omnivec.runtimes._openvino.weights import Weights
 from omnivec.runtimes.openvino import PLUGIN
 from omnivec.runtimes.torch import PLUGIN as TORCH

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +27,21 @@ def memory() -> tuple[int, int]:
 def installed() -> int:
     """Bytes of memory that this process may use: the machine's, or a container's limit."""
     return memory()[0]
+
+
+@cache
+def cores() -> int:
+    """The cores that this process may use: its affinity, and a container's CPU quota."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, min(allowed, quota(read("/sys/fs/cgroup/cpu.max"))))
+
+
+def quota(limit: str) -> int:
+    """cgroup v2's cpu.max in cores, rounded up: microseconds (or "max") of each period."""
+    spent, _, period = limit.strip().partition(" ")
+    if not (spent.isdigit() and period.isdigit()):  # no cgroup v2, or no limit
+        return sys.maxsize
+    return math.ceil(int(spent) / int(period))
 
 
 def read(path: str) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 import itertools
 import logging
-import math
-import os
 import sys
 from functools import cache
 from importlib.util import find_spec
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omnivec.core.checkpoint import CheckpointError
+from omnivec.core.machine import cores
 from omnivec.core.seams import SessionLost
 from omnivec.runtimes._openvino.footprint import is_wide, parallel, weigh
 from omnivec.runtimes._openvino.limits import reason
@@ -251,22 +250,6 @@ def _flags() -> frozenset[str]:
         return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:  # not Linux
         return frozenset()
-
-
-@cache
-def cores() -> int:
-    """The cores that this process may use: its affinity, and a container's CPU quota."""
-    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(allowed, _quota()))
-
-
-def _quota() -> int:
-    """cgroup v2's cpu.max: microseconds (or "max") of each period."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):  # no cgroup v2, or no limit
-        return sys.maxsize
 
 
 PLUGIN = OpenVINO()

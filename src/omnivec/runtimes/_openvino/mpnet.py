@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from openvino import opset15 as ops
 
+from omnivec.runtimes._distances import FARTHEST, relative
 from omnivec.runtimes._openvino import blocks
 from omnivec.runtimes._openvino.bert import dense_head, feed_forward, first_token
 from omnivec.runtimes._openvino.blocks import Attention, Encoded, Inputs, Node
@@ -15,13 +15,10 @@ from omnivec.runtimes._openvino.blocks import Attention, Encoded, Inputs, Node
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from omnivec.core.nouns import Array
     from omnivec.runtimes._openvino.weights import Weights
 
 ANCHOR = "embeddings.word_embeddings.weight"
 PADDING = 1  # fixed in the architecture, whatever config.json says
-BUCKETS = 32  # fixed too: `relative_attention_num_buckets` only sizes the table
-FARTHEST = 128  # from this distance on there is one bucket for each direction
 
 
 def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encoded:
@@ -48,23 +45,10 @@ def classify(_: Mapping[str, Any], weights: Weights, encoded: Encoded, inputs: I
     return dense_head(first_token(encoded, inputs), weights.outer(), encoded.width)
 
 
-def bucket(distance: Array) -> Array:
-    """The bucket of each query-minus-key distance, as in T5 (arXiv 1910.10683): half of the
-    buckets for each direction, half of those exact and the others logarithmic."""
-    half = BUCKETS // 2
-    exact = half // 2
-    n = np.abs(distance)
-    scale = np.float32(math.log(FARTHEST / exact))
-    far = np.log(np.maximum(n, 1).astype(np.float32) / np.float32(exact)) / scale * (half - exact)
-    within = np.where(n < exact, n, np.minimum(exact + far.astype(np.int64), half - 1))
-    return within + np.where(distance < 0, half, 0)
-
-
 def _relative(weights: Weights, mask: Node, heads: int) -> Node:
     """[1, N, T, T]. The bias depends on the distance alone, and is flat from FARTHEST on, so
     it is laid out by distance once, as a constant, and gathered."""
-    table = weights.take("encoder.relative_attention_bias.weight", None, heads)
-    by_distance = table[bucket(np.arange(-FARTHEST, FARTHEST + 1))].T
+    by_distance = relative(weights, heads)
     places = blocks.counted(mask)
     distance = ops.subtract(
         ops.unsqueeze(places, blocks.shape(1)), ops.unsqueeze(places, blocks.shape(0))

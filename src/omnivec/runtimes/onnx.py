@@ -1,0 +1,154 @@
+"""ONNX Runtime and its providers: for the ONNX file that a checkpoint brings along, and for graphs
+of our own where it brings none. Needs the extra `onnx`, which is imported when a model is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from omnivec.core.checkpoint import CheckpointError
+from omnivec.core.heads import named
+from omnivec.core.machine import cores
+from omnivec.runtimes._onnx import parts, shipped
+from omnivec.runtimes._onnx.session import OnnxSession
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from omnivec.core.checkpoint import Checkpoint
+    from omnivec.core.nouns import Accelerator, Array
+    from omnivec.core.seams import Session
+    from omnivec.core.steps import Head
+
+INSTALL = "pip install 'omnivec[onnx]'"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+HEADS = ({"pooled", "tokens"}, {"logits"}, {"words"})  # the kinds that one graph gives
+SCRATCH = 100_000_000  # bytes that batches need beside the weights
+ERRORS = 3  # the severity from which on ONNX Runtime writes to stderr
+
+log = logging.getLogger("omnivec.runtimes")
+
+
+class OnnxRuntime:
+    name = "onnx"
+    rank = 5  # after graphs that are tuned for this processor, before torch
+
+    def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:
+        checkpoint = checkpoint.part(graph)
+        if checkpoint.adapters:
+            return "the onnx runtime has no layers that an adapter could change"
+        if not any({one.kind for one in named(head).values()} <= kinds for kinds in HEADS):
+            return f"the onnx runtime has no heads of kind {head.kind!r}"
+        if find_spec("onnxruntime") is None:
+            return f"needs onnxruntime: {INSTALL}"
+        if shipped.find(checkpoint, "auto") is None:
+            why = parts.reason(checkpoint.architecture, checkpoint.config)
+            if why is not None:
+                return f"the onnx runtime {why}, and the model's files have no onnx/model.onnx"
+            if find_spec("onnx") is None:
+                return f"needs onnx, to make a graph of these weights: {INSTALL}"
+        if device == "cuda" and CUDA not in _providers():
+            return "this onnxruntime has no CUDA; use --device cpu, or install onnxruntime-gpu"
+        return None
+
+    def open(
+        self, checkpoint: Checkpoint, graph: str, head: Head, device: str, dtype: str
+    ) -> Session:
+        checkpoint = checkpoint.part(graph)
+        why = self.can(checkpoint, graph, head, device)
+        if why is not None:
+            raise CheckpointError(f"{checkpoint.name}: {why}")
+        providers = [CUDA, CPU] if device != "cpu" and CUDA in _providers() else [CPU]
+        file, computed = _source(checkpoint, dtype)
+        tensors: Mapping[str, Array] = {}
+        if file is not None:
+            opened = _start(checkpoint.name, str(file), tensors, providers)
+            use = shipped.read(opened, checkpoint, head)
+        else:
+            module = importlib.import_module("omnivec.runtimes._onnx.written")
+            model, tensors, use, rest = module.write(checkpoint, head)
+            opened = _start(checkpoint.name, model, tensors, providers)
+            rest()
+        place = "cuda" if opened.get_providers()[0] == CUDA else "cpu"
+        if device not in ("auto", place):
+            raise CheckpointError(
+                f"{checkpoint.name}: ONNX Runtime could not start on {device}; use --device cpu, "
+                "or install the CUDA libraries that it asks for above"
+            )
+        streams = cores() if place == "cpu" else 1
+        return OnnxSession(opened, use, streams, where=(place, computed), tensors=tensors)
+
+    def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
+        """The weights: of a file twice, because it is packed while it is still there; of a graph of
+        our own once, in float32, because safetensors stay on the disk."""
+        checkpoint = checkpoint.part(graph)
+        found = shipped.find(checkpoint, dtype)
+        if found is not None:
+            return SCRATCH + 2 * shipped.size(found[0])
+        half = str(checkpoint.config.get("dtype", checkpoint.config.get("torch_dtype")))
+        widened = 4 if half in ("bfloat16", "float16") else 1
+        return SCRATCH + widened * checkpoint.size()
+
+    def describe(self, session: Session) -> tuple[str, str]:
+        return session.where if isinstance(session, OnnxSession) else ("", "")
+
+    def memory(self) -> int:
+        return 0
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        return ()
+
+
+def _source(checkpoint: Checkpoint, dtype: str) -> tuple[Path | None, str]:
+    """The file to run, None for a graph of our own, and what is computed in. Raises
+    CheckpointError."""
+    found = shipped.find(checkpoint, dtype)
+    if found is None and dtype == "int8":
+        raise CheckpointError(
+            f"{checkpoint.name}: has no quantised ONNX file (onnx/model_quantized.onnx); use "
+            "another --dtype, or --runtime openvino, which rounds by itself"
+        )
+    file, computed = found or (None, shipped.WHOLE)
+    if dtype not in ("auto", computed):
+        log.warning(
+            "%s: ONNX Runtime computes it in %s, not in %s", checkpoint.name, computed, dtype
+        )
+    return file, computed
+
+
+def _start(
+    name: str, model: str | bytes, tensors: Mapping[str, Array], providers: Sequence[str]
+) -> Any:
+    """An open graph for one batch a thread. Raises CheckpointError."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # a plan of memory for each shape of a batch, and an arena that never shrinks, only grow
+    options.enable_mem_pattern = options.enable_cpu_mem_arena = False
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(one) for one in tensors.values()]
+    if values:
+        options.add_external_initializers(list(tensors), values)
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=list(providers))
+    except Exception as error:  # its errors have no class in common
+        raise CheckpointError(
+            f"{name}: ONNX Runtime refused the graph; the model's ONNX file is cut short, or not "
+            "for this version of onnxruntime"
+        ) from error
+
+
+@cache
+def _providers() -> tuple[str, ...]:
+    import onnxruntime
+
+    return tuple(onnxruntime.get_available_providers())
+
+
+PLUGIN = OnnxRuntime()

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from omnivec.core.machine import cores, quota
+
+
+@pytest.mark.parametrize(
+    ("limit", "count"),
+    [
+        ("200000 100000\n", 2),
+        ("150000 100000\n", 2),
+        ("50000 100000", 1),
+        ("max 100000\n", sys.maxsize),
+        ("", sys.maxsize),
+    ],
+)
+def test_a_quota_in_cores(limit: str, count: int) -> None:
+    assert quota(limit) == count
+
+
+def test_cores_are_no_more_than_there_are() -> None:
+    assert 1 <= cores() <= (os.cpu_count() or 1)
