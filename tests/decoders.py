@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["DECODERS", "END", "build_decoder", "edit", "save_tokenizer"]
+__all__ = ["DECODERS", "END", "OWN", "SHARED", "build_decoder", "edit", "save_tokenizer"]
 
 END = "<|endoftext|>"
 SPECIALS = (END, "<|im_start|>", "<|im_end|>", "<think>", "</think>")
@@ -36,7 +36,7 @@ DECODERS = {
 }
 
 # Four heads of queries on two of keys; a head's size is not the hidden size by their number.
-_COMMON = {
+SHARED = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -46,7 +46,7 @@ _COMMON = {
     "initializer_range": 0.3,
 }
 # What sets Gemma apart shows only where it bites: narrow windows, low caps, scales of its own.
-_OWN: Mapping[str, Mapping[str, Any]] = {
+OWN: Mapping[str, Mapping[str, Any]] = {
     "qwen3": {"head_dim": 16},
     "mistral": {"head_dim": 16},
     "gemma": {"head_dim": 16},
@@ -86,9 +86,9 @@ def build_decoder(
 
     folder.mkdir(parents=True, exist_ok=True)
     tokens = save_tokenizer(folder, ends=ends, side=side, longest=longest)
-    told = {**_COMMON, "vocab_size": len(tokens), "pad_token_id": tokens.pad_token_id}
+    told = {**SHARED, "vocab_size": len(tokens), "pad_token_id": tokens.pad_token_id}
     told |= {"bos_token_id": None, "eos_token_id": tokens.pad_token_id}
-    told |= _OWN.get(kind, {})
+    told |= OWN.get(kind, {})
     model = _model(DECODERS[kind], ending, {**told, **(config or {})}, seed)
     with torch.no_grad():  # torch leaves the padding's at 0, and it is what ends a text
         model.get_input_embeddings().weight[tokens.pad_token_id].normal_(0, 0.3)

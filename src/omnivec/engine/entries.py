@@ -30,7 +30,7 @@ Modality: TypeAlias = Literal["text", "image", "video"]
 KINDS: tuple[Kind, ...] = ("dense", "sparse", "multivector")
 _TASKS = {"encode": ("encode", "score"), "score": ("score",), "extract": ("extract",)}
 _SCORING: Mapping[Kind, str] = {"dense": "cosine", "sparse": "dot", "multivector": "maxsim"}
-_INSTRUCT = re.compile(r"Instruct: ?.*\nQuery: ?", re.DOTALL)
+_INSTRUCT = re.compile(r"Instruct: ?.*\nQuery: ?|<instruct>.*\n<query>", re.DOTALL)
 _WINS = ("prompts", "hypothesis_template", "judgement", "pooling", "max_tokens", "pickle")
 
 
