@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["DECODERS", "END", "build_decoder", "edit", "save_tokenizer"]
+__all__ = ["DECODERS", "END", "OWN", "SHARED", "build_decoder", "edit", "save_tokenizer"]
 
 END = "<|endoftext|>"
 SPECIALS = (END, "<|im_start|>", "<|im_end|>", "<think>", "</think>")
@@ -25,10 +25,18 @@ PIECES = (  # as transformers' class for Qwen2 has it, whatever tokenizer.json s
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-DECODERS = {"qwen3": "Qwen3", "qwen2": "Qwen2", "mistral": "Mistral", "llama": "Llama"}
+DECODERS = {
+    "qwen3": "Qwen3",
+    "qwen2": "Qwen2",
+    "mistral": "Mistral",
+    "llama": "Llama",
+    "gemma": "Gemma",
+    "gemma2": "Gemma2",
+    "gemma3_text": "Gemma3Text",
+}
 
 # Four heads of queries on two of keys; a head's size is not the hidden size by their number.
-_COMMON = {
+SHARED = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -36,6 +44,25 @@ _COMMON = {
     "intermediate_size": 48,
     "max_position_embeddings": 1024,
     "initializer_range": 0.3,
+}
+# What sets Gemma apart shows only where it bites: narrow windows, low caps, scales of its own.
+OWN: Mapping[str, Mapping[str, Any]] = {
+    "qwen3": {"head_dim": 16},
+    "mistral": {"head_dim": 16},
+    "gemma": {"head_dim": 16},
+    "gemma2": {
+        "head_dim": 16,
+        "query_pre_attn_scalar": 24,
+        "attn_logit_softcapping": 2.0,
+        "sliding_window": 5,
+    },
+    "gemma3_text": {
+        "head_dim": 16,
+        "num_hidden_layers": 3,
+        "query_pre_attn_scalar": 24,
+        "sliding_window": 6,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
 }
 
 
@@ -59,9 +86,9 @@ def build_decoder(
 
     folder.mkdir(parents=True, exist_ok=True)
     tokens = save_tokenizer(folder, ends=ends, side=side, longest=longest)
-    told = {**_COMMON, "vocab_size": len(tokens), "pad_token_id": tokens.pad_token_id}
+    told = {**SHARED, "vocab_size": len(tokens), "pad_token_id": tokens.pad_token_id}
     told |= {"bos_token_id": None, "eos_token_id": tokens.pad_token_id}
-    told |= {"head_dim": 16} if kind in ("qwen3", "mistral") else {}
+    told |= OWN.get(kind, {})
     model = _model(DECODERS[kind], ending, {**told, **(config or {})}, seed)
     with torch.no_grad():  # torch leaves the padding's at 0, and it is what ends a text
         model.get_input_embeddings().weight[tokens.pad_token_id].normal_(0, 0.3)

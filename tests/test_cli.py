@@ -279,11 +279,12 @@ def test_models_fit_a_terminal_and_say_what_they_make(elsewhere: Path) -> None:
     assert rows["naver/splade-v3"] == ["sparse", "30522", "512", "known"]
     assert rows["BAAI/bge-reranker-v2-m3"] == ["scores", "8192", "known"]
     assert rows["Qwen/Qwen3-Embedding-0.6B"] == ["dense", "1024", "8192", "known"]
-    assert rows["google/embeddinggemma-300m"] == ["dense", "768", "2048", "later"]
+    assert rows["google/embeddinggemma-300m"] == ["dense", "768", "2048", "known"]
+    assert rows["BAAI/bge-reranker-v2-minicpm-layerwise"] == ["scores", "1024", "later"]
     told = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
     assert told["BAAI/bge-m3"]["kinds"] == ["dense", "sparse", "multivector"]
     assert told["BAAI/bge-m3"]["tasks"] == ["encode", "score"]
-    assert "google/embeddinggemma-300m" not in told
+    assert "BAAI/bge-reranker-v2-minicpm-layerwise" not in told
 
 
 def test_a_wrong_catalogue_is_told_like_a_wrong_setting(elsewhere: Path) -> None:

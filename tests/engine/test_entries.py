@@ -71,7 +71,7 @@ def test_prompts_pooling_and_licence_are_known_ones(entry: Entry) -> None:
     prompts = entry.prompts or {}
     assert set(prompts) <= ROLES
     assert not prompts or {"query", "document"} <= set(prompts)
-    assert all(text == "" or text.endswith((" ", ":", "：")) for text in prompts.values())
+    assert all(text == "" or text.endswith((" ", ":", "：", ">")) for text in prompts.values())
     assert entry.pooling in (None, *POOLINGS)
     assert entry.license in (None, *LICENSES)
 
@@ -136,10 +136,12 @@ def test_each_kind_of_model_is_there() -> None:
 def test_sisters_of_one_family_share_what_their_repositories_do_not_say() -> None:
     for beginning in ("BAAI/bge-", "intfloat/e5-", "nomic-ai/"):
         sisters = [one for one in LISTED if one.id.startswith(beginning) and one.prompts]
-        sisters = [one for one in sisters if one.architecture != "mistral"]  # e5 in name only
+        # some are only called so
+        sisters = [one for one in sisters if one.architecture not in ("mistral", "gemma2")]
         assert len(sisters) > 1
         assert len({one.pooling for one in sisters}) == 1
     bge = [one for one in ENTRIES if one.prompts and one.id.startswith("BAAI/bge-")]
+    bge = [one for one in bge if one.architecture == "bert"]
     texts = {(one.prompts or {})["query"] for one in bge}
     assert len(texts) == 2  # English and Chinese
 
@@ -147,6 +149,7 @@ def test_sisters_of_one_family_share_what_their_repositories_do_not_say() -> Non
 def test_instructions_are_told_by_their_template() -> None:
     able = {entry.id for entry in ENTRIES if entry.card().instructions}
     assert {"intfloat/multilingual-e5-large-instruct", "Qwen/Qwen3-Embedding-4B"} <= able
+    assert "BAAI/bge-multilingual-gemma2" in able
     assert not able & {"intfloat/e5-large", "BAAI/bge-large-en"}
 
 
@@ -161,6 +164,21 @@ def test_the_catalogue_says_what_the_files_say(name: str) -> None:
     told = ("tasks", "kinds", "dims", "sparse_dims", "token_dims", "max_tokens", "scoring")
     for field in (*told, "architecture", "modalities", "instructions", "pooling"):
         assert getattr(known, field) == getattr(found, field), field
+
+
+def test_gemma_is_served() -> None:
+    told = {entry.id: entry.card() for entry in LISTED if (entry.architecture or "")[:5] == "gemma"}
+    windows = {
+        "google/embeddinggemma-300m": 2048,
+        "BAAI/bge-multilingual-gemma2": 8192,
+        "BAAI/bge-reranker-v2-gemma": 1024,
+    }
+    assert {name: card.max_tokens for name, card in told.items()} == windows
+    query = told["BAAI/bge-multilingual-gemma2"].prompts["query"]
+    assert query == (
+        "<instruct>Given a web search query, retrieve relevant passages that answer the query."
+        "\n<query>"
+    )
 
 
 def test_an_engine_lists_its_models_before_it_loads_any() -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers
 
-from decoders import build_decoder
+from decoders import build_decoder, edit
+from gemmas import build_gemma_reranker
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import TooLong, Unsupported
 from omnivec.core.nouns import Text, Tokens, Unit
@@ -247,6 +248,73 @@ def test_a_long_query_leaves_room_for_a_document(mxbai):
     (features,) = opened.prepare(LONG, ["short"])
     assert features.cut
     assert len(features.arrays["input_ids"]) <= 600
+
+
+# ── bge-reranker-v2-gemma ────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="session")
+def gemma(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judges") / "bge-reranker-v2-gemma"
+    return build_gemma_reranker(folder, longest=120)
+
+
+def carded(folder, query, document, longest=120):
+    """The ids of its model card's `get_inputs`: a pair is cut, and the prompt comes behind."""
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)
+
+    def ids(text, most=None):
+        told = {} if most is None else {"truncation": True, "max_length": most}
+        return tokens(text, add_special_tokens=False, **told)["input_ids"]
+
+    first = [tokens.bos_token_id, *ids(f"A: {query}", longest * 3 // 4)]
+    second = [*ids("\n"), *ids(f"B: {document}", longest)]
+    prompt = (
+        "Given a query A and a passage B, determine whether the passage contains an answer to the "
+        "query by providing a prediction of either 'Yes' or 'No'."
+    )
+    return [*first, *second[: longest - len(first)], *ids("\n"), *ids(prompt)]
+
+
+@pytest.mark.parametrize("runtime", [OPENVINO, TORCH], ids=["openvino", "torch"])
+@pytest.mark.parametrize("query", [QUERY, "", LONG])
+@pytest.mark.parametrize("document", [*DOCUMENTS, LONG])
+def test_bge_gemma_says_yes_as_on_its_card(gemma, runtime, query, document):
+    opened = Opened(Checkpoint("tiny", gemma), runtime)
+    (features,) = opened.prepare(query, [document])
+    expected = carded(gemma, query, document)
+    assert features.arrays["input_ids"].tolist() == expected
+    assert features.cut == (LONG in (query, document))
+    model = transformers.AutoModelForCausalLM.from_pretrained(gemma).eval()
+    yes = transformers.AutoTokenizer.from_pretrained(gemma).convert_tokens_to_ids("Yes")
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([expected])).logits[0, -1]
+    (found,) = opened.model.forward([features])
+    assert found.raw == pytest.approx(float(logits[yes]), abs=1e-5)
+    assert found.value == pytest.approx(float(logits[yes].sigmoid()), abs=1e-5)
+
+
+def test_a_batch_of_bge_gemma_is_its_pairs(gemma):
+    opened = Opened(Checkpoint("tiny", gemma))
+    alone = [opened.raw(QUERY, [one])[0] for one in DOCUMENTS]
+    np.testing.assert_allclose(opened.raw(QUERY, DOCUMENTS), alone, atol=1e-5)
+    assert np.ptp(alone) > 0.1
+
+
+def test_bge_gemma_has_no_place_for_an_instruction(gemma):
+    opened = Opened(Checkpoint("tiny", gemma))
+    assert not opened.card.instructions
+    assert opened.card.max_tokens == 120
+    told = opened.raw(QUERY, DOCUMENTS, instruction="Find the answer.")
+    assert told == opened.raw(QUERY, DOCUMENTS)
+
+
+def test_capped_logits_are_refused(gemma, tmp_path):
+    folder = shutil.copytree(gemma, tmp_path / "m")
+    edit(folder, final_logit_softcapping=30.0)
+    told = Checkpoint("tiny", folder, overrides={"judgement": "bge-reranker-v2-gemma"})
+    with pytest.raises(CheckpointError, match="capped"):
+        PLUGIN.graphs(told)
 
 
 # ── what is one ──────────────────────────────────────────────────────────────────────────

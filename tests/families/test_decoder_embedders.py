@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from decoders import END, build_decoder
+from gemmas import GEMMA_PROMPTS, build_embedding_gemma, build_gemma2_embedder
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.nouns import Text, Unit
 from omnivec.families._text import Tokeniser
@@ -32,9 +33,11 @@ def vectors(folder, texts, runtime=OPENVINO, checkpoint=None, **wishes):
 
 
 def oracle(folder, texts, **told):
+    """Gemma 2's cap is left out by transformers' default attention."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder), device="cpu")
+    eager = {"attn_implementation": "eager"}
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs=eager)
     return model.encode(list(texts), normalize_embeddings=True, **told)
 
 
@@ -105,3 +108,55 @@ def test_a_tokenizer_may_end_texts_by_its_settings_alone(tmp_path):
         )
     )
     assert Tokeniser(Checkpoint("tiny", ended)).single.after == [end]  # once
+
+
+# ── Gemma ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("runtime", [OPENVINO, TORCH], ids=["openvino", "torch"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("longest", [64, 12])
+def test_embedding_gemma_is_that_of_sentence_transformers(tmp_path, side, longest, runtime):
+    """Mean of all tokens, two Dense; its windows are narrower than the texts."""
+    folder = build_embedding_gemma(tmp_path, side=side, longest=longest)
+    for role, prompt in (
+        (None, None),
+        ("query", "query"),
+        ("document", "document"),
+        ("STS", "STS"),
+    ):
+        expected = oracle(folder, TEXTS, prompt_name=prompt)
+        got = vectors(folder, TEXTS, runtime, role=role)
+        np.testing.assert_allclose(got, expected, atol=1e-5, err_msg=str(role))
+
+
+def test_embedding_gemma_looks_both_ways(tmp_path):
+    folder = build_embedding_gemma(tmp_path / "both")
+    back = build_embedding_gemma(tmp_path / "back", use_bidirectional_attention=False)
+    assert np.abs(vectors(folder, TEXTS) - vectors(back, TEXTS)).max() > 1e-2
+
+
+def test_a_text_of_embedding_gemma_is_the_same_alone(tmp_path):
+    folder = build_embedding_gemma(tmp_path)
+    alone = np.concatenate([vectors(folder, [text]) for text in TEXTS])
+    np.testing.assert_allclose(vectors(folder, TEXTS), alone, atol=2e-6)
+
+
+def test_the_card_of_embedding_gemma(tmp_path):
+    checkpoint = Checkpoint("tiny", build_embedding_gemma(tmp_path, longest=64))
+    card = PLUGIN.card(checkpoint)
+    assert (card.dims, card.max_tokens, card.pooling) == (32, 64, "mean")
+    assert card.prompts == GEMMA_PROMPTS
+    assert not card.instructions
+
+
+@pytest.mark.parametrize("runtime", [OPENVINO, TORCH], ids=["openvino", "torch"])
+def test_gemma_2_embeds_by_its_last_token(tmp_path, runtime):
+    """And has a template of its own for instructions."""
+    prompts = {"query": f"<instruct>{TASK}\n<query>", "document": ""}
+    folder = build_gemma2_embedder(tmp_path, prompts)
+    np.testing.assert_allclose(vectors(folder, TEXTS, runtime), oracle(folder, TEXTS), atol=1e-5)
+    asked = oracle(folder, TEXTS, prompt="<instruct>Find a twin\n<query>")
+    got = vectors(folder, TEXTS, runtime, role="query", instruction="Find a twin")
+    np.testing.assert_allclose(got, asked, atol=1e-5)
+    assert PLUGIN.card(Checkpoint("tiny", folder)).instructions

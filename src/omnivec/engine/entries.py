@@ -30,7 +30,7 @@ Modality: TypeAlias = Literal["text", "image", "video"]
 KINDS: tuple[Kind, ...] = ("dense", "sparse", "multivector")
 _TASKS = {"encode": ("encode", "score"), "score": ("score",), "extract": ("extract",)}
 _SCORING: Mapping[Kind, str] = {"dense": "cosine", "sparse": "dot", "multivector": "maxsim"}
-_INSTRUCT = re.compile(r"Instruct: ?.*\nQuery: ?", re.DOTALL)
+_INSTRUCT = re.compile(r"Instruct: ?.*\nQuery: ?|<instruct>.*\n<query>", re.DOTALL)
 _WINS = ("prompts", "hypothesis_template", "judgement", "pooling", "max_tokens", "pickle")
 
 
@@ -96,7 +96,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     unserved: str | None = None
     prompts: dict[str, str] | None = None
     hypothesis_template: str | None = None
-    judgement: Literal["qwen3-reranker", "mxbai-rerank-v2"] | None = None
+    judgement: Literal["qwen3-reranker", "mxbai-rerank-v2", "bge-reranker-v2-gemma"] | None = None
     pooling: str | None = None
     max_tokens: Count | None = None
     pickle: bool | None = None

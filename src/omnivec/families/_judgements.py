@@ -19,7 +19,8 @@ class Judgement(NamedTuple):
     With `joint` the two parts are one text, cut at its end. Else they are two, with the tokens
     of `between` in the middle: a query has at most IN_QUERY of the window, and the document
     what is left. `words` are the answers whose logits are compared (the second may be None).
-    `mark` is what a chat template of this kind says.
+    `mark` is what a chat template of this kind says. What is `beyond` the window, `after` alone,
+    was put behind pairs that had been cut to it.
     """
 
     before: tuple[str, ...]
@@ -32,6 +33,7 @@ class Judgement(NamedTuple):
     joint: bool = False
     between: tuple[str, ...] = ()
     default: str = ""
+    beyond: bool = False
 
     def first(self, query: str, instruction: str) -> str:
         told = instruction or self.default
@@ -79,7 +81,28 @@ MXBAI = Judgement(
     mark="You are a search relevance expert",
     between=("\n",),
 )
-KNOWN = {"qwen3-reranker": QWEN3, "mxbai-rerank-v2": MXBAI}
+BGE_GEMMA = Judgement(
+    before=("<bos>",),
+    instruction="",
+    query="A: ",
+    document="B: ",
+    after=(
+        "\n",
+        (
+            "Given a query A and a passage B, determine whether the passage contains an answer to "
+            "the query by providing a prediction of either 'Yes' or 'No'."
+        ),
+    ),
+    words=("Yes", None),
+    mark="Given a query A and a passage B",
+    between=("\n",),
+    beyond=True,
+)
+KNOWN = {
+    "qwen3-reranker": QWEN3,
+    "mxbai-rerank-v2": MXBAI,
+    "bge-reranker-v2-gemma": BGE_GEMMA,
+}
 """By the name under which a catalogue entry asks for one."""
 
 
@@ -99,6 +122,8 @@ def find(checkpoint: Checkpoint) -> Judgement | None:
             return QWEN3
         if "mxbai-rerank" in called and "v2" in called:
             return MXBAI
+        if "bge-reranker-v2-gemma" in called:
+            return BGE_GEMMA
     return None
 
 

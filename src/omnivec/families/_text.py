@@ -27,7 +27,8 @@ SOURCE = "config_sentence_transformers.json"
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
 """Stands where a template has the literal `{task}` and a request brings no instruction."""
 
-_INSTRUCT = re.compile(r"\A(Instruct: ?)(.*)(\nQuery: ?)\Z", re.DOTALL)
+# e5's and Qwen's, and that of bge's decoders
+_INSTRUCT = re.compile(r"\A(Instruct: ?|<instruct>)(.*)(\nQuery: ?|\n<query>)\Z", re.DOTALL)
 _ROLES = {
     "query": ("query", "search_query", "s2p_query", "web_search_query", "retrieval.query"),
     "document": ("document", "passage", "corpus", "search_document", "retrieval.passage"),

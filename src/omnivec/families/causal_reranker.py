@@ -2,7 +2,8 @@
 score by the logit of one answer, less that of the other (Qwen3-Reranker: arXiv 2506.05176).
 
 The ids are those of the models' own code. That of Qwen3 tokenises the prompt's frame by itself
-and cuts the end of what it frames; sentence-transformers' CrossEncoder makes the same of it.
+and cuts the end of what it frames; sentence-transformers' CrossEncoder makes the same of it. That
+of bge-reranker-v2-gemma, on its model card, cuts a pair to the window and puts the prompt behind.
 A score is answered as in cross_encoder.py; `raw` is the difference of the logits.
 """
 
@@ -64,7 +65,7 @@ class CausalRerankerFamily:
         return _judgements.find(checkpoint) is not None
 
     def card(self, checkpoint: Checkpoint) -> Card:
-        judge(checkpoint)
+        judgement = judge(checkpoint)
         return Card(
             name=checkpoint.name,
             architecture=checkpoint.architecture,
@@ -73,7 +74,7 @@ class CausalRerankerFamily:
             max_tokens=window(checkpoint),
             vocabulary=vocabulary(checkpoint),
             prompts=Prompts.read(checkpoint).texts,
-            instructions=True,
+            instructions=bool(judgement.instruction),
             scoring="cross-encoder",
             revision=checkpoint.revision,
             adapters=Adapters(checkpoint).names,
@@ -104,7 +105,13 @@ def judge(checkpoint: Checkpoint) -> Judgement:
 
 def answers(checkpoint: Checkpoint, judgement: Judgement) -> Contrast:
     """The two answers' tokens: as a LogitScore names them, else the words of the prompt. Raises
-    CheckpointError when the tokenizer has no such word."""
+    CheckpointError when the tokenizer has no such word, and for logits that are capped: of those
+    the difference is none of a product."""
+    if checkpoint.config.get("final_logit_softcapping"):
+        raise CheckpointError(
+            f"{checkpoint.name}: a reranker whose logits are capped (final_logit_softcapping) is "
+            "not supported"
+        )
     told = _logit_score(checkpoint)
     if isinstance(told.get("true_token_id"), int):
         minus = told.get("false_token_id")
@@ -210,7 +217,8 @@ class CausalReranker:
         return found
 
     def _room(self, window: int) -> int:
-        return max(0, window - len(self._before) - len(self._after))
+        after = 0 if self._judgement.beyond else len(self._after)
+        return max(0, window - len(self._before) - after)
 
     def _features(
         self, index: int, unit: Unit, middle: list[int], cut: bool, most: int

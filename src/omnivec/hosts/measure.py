@@ -36,7 +36,10 @@ WORDS = (
     "could these two may first then do any like my now over such our man me even most made after"
 )
 
-GATED = {"modernbert", "nomic_bert", "qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3_text"}
+GATED = {
+    *("modernbert", "nomic_bert", "qwen2", "qwen3", "llama", "mistral"),
+    *("gemma", "gemma2", "gemma3_text"),
+}
 """Architectures whose MLP has a third matrix, the gate."""
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "hidden": ("hidden_size", "dim", "n_embd", "d_model"),

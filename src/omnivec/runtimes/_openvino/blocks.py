@@ -198,13 +198,17 @@ def layer_norm(
     )
 
 
-def rms_norm(x: Node, weights: Weights, key: str, size: int, epsilon: float) -> Node:
-    """x / rms(x) over the last axis, times `key`.weight (arXiv 1910.07467).
+def rms_norm(
+    x: Node, weights: Weights, key: str, size: int, epsilon: float, unit: float = 0.0
+) -> Node:
+    """x / rms(x) over the last axis, times `key`.weight + `unit` (arXiv 1910.07467).
 
     Spelled so that OpenVINO finds its RMS operation in it, which sums squares in float32."""
     mean = ops.reduce_mean(ops.power(x, scalar(2)), shape(-1), keep_dims=True)
     scale = ops.divide(scalar(1), ops.sqrt(ops.add(mean, scalar(epsilon))))
-    return ops.multiply(constant(weights.take(f"{key}.weight", size)), ops.multiply(x, scale))
+    weight = weights.take(f"{key}.weight", size)
+    weight = weight + np.float32(unit) if unit else weight
+    return ops.multiply(constant(weight), ops.multiply(x, scale))
 
 
 def embedding(weights: Weights, key: str, ids: Node, size: int) -> tuple[Node, int]:
@@ -348,12 +352,15 @@ def _rotation(places: Node, size: int, theta: float) -> Rotation:
     return Rotation(ops.cos(angles), ops.sin(angles), size // 2)
 
 
-def packed_rotation(inputs: Inputs, size: int, theta: float) -> Rotation:
+def packed_rotation(
+    inputs: Inputs, size: int, theta: float, scale: float | None = None
+) -> Rotation:
     """As `rotation`, for packed tokens [1, P, N, D]: cosines and sines [1, P, 1, D]. They are
-    times D^-1/4, so that queries and keys which both were turned need no scale."""
+    times the root of `scale` (None: D^-1/2), so that queries and keys which both were turned
+    need none."""
     columns = ops.mod(inputs.tokens, width_of(inputs.mask))
     turn = _rotation(ops.unsqueeze(floats(columns), shape(0, 2, 3)), size, theta)
-    each = scalar(size**-0.25)
+    each = scalar((size**-0.5 if scale is None else scale) ** 0.5)
     return Rotation(ops.multiply(turn.cosine, each), ops.multiply(turn.sine, each), turn.half)
 
 

@@ -62,12 +62,20 @@ class Layout(NamedTuple):
             seen.append(ops.greater(ops.unsqueeze(attended, shape(1, 2)), axis(0)))
         return ops.select(_all(seen), scalar(0), scalar(blocks.MASKED))
 
-    def attend(self, q: Node, k: Node, v: Node, bias: Node, chosen: Chosen | None) -> Node:
+    def attend(
+        self, q: Node, k: Node, v: Node, bias: Node, chosen: Chosen | None, cap: float | None
+    ) -> Node:
         """Softmax(q k^T + bias) v of packed [P, N, D] each to [P, N, D]; when q is of chosen
-        tokens, [B, N, D] to [B, N, D]."""
+        tokens, [B, N, D] to [B, N, D]. With a `cap` it is cap tanh(q k^T / cap) + bias."""
         heads, size = (q.get_output_partial_shape(0)[at].get_length() for at in (1, 2))
         q = ops.unsqueeze(q, shape(2)) if chosen else self._heads(q)
-        mixed = ops.scaled_dot_product_attention(q, self._heads(k), self._heads(v), bias, scalar(1))
+        k, v = self._heads(k), self._heads(v)
+        if cap is None:
+            mixed = ops.scaled_dot_product_attention(q, k, v, bias, scalar(1))
+        else:
+            bent = ops.tanh(ops.divide(ops.matmul(q, k, False, True), scalar(cap)))
+            weights = ops.softmax(ops.add(ops.multiply(bent, scalar(cap)), bias), -1)
+            mixed = ops.matmul(weights, v, False, False)
         rows = ops.transpose(mixed, shape(0, 2, 1, 3))
         rows = ops.reshape(rows, shape(-1, heads, size), False)
         return rows if chosen else ops.gather(rows, self.back, axis(0))

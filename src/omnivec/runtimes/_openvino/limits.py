@@ -17,6 +17,9 @@ ARCHITECTURES = {
     "clip_text_model": "clip_text",
     "clip_vision_model": "pictures",
     "distilbert": "distilbert",
+    "gemma": DECODER,
+    "gemma2": DECODER,
+    "gemma3_text": DECODER,
     "llama": DECODER,
     "mistral": DECODER,
     "modernbert": "modernbert",
@@ -62,9 +65,13 @@ def reason(architecture: str, config: Mapping[str, Any]) -> str | None:
 
 
 def _scaled(architecture: str, config: Mapping[str, Any]) -> str | None:
-    """What stretches rotary positions: in transformers 5's spelling, or the older ones."""
+    """What stretches rotary positions: in transformers 5's spelling, or the older ones. Gemma 3
+    tells them for each kind of layer."""
     for key in ("rope_parameters", "rope_scaling"):
         told = config.get(key) or {}
-        if told.get("rope_type", told.get("type", "default")) != "default":
-            return f"the openvino runtime's {architecture} graph has no scaled positions ({key!r})"
+        for one in (told, *(part for part in told.values() if isinstance(part, dict))):
+            if one.get("rope_type", one.get("type", "default")) != "default":
+                return (
+                    f"the openvino runtime's {architecture} graph has no scaled positions ({key!r})"
+                )
     return None

@@ -31,11 +31,13 @@ class Sequences(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """Whom a token attends to: `window` counts itself, and looks both ways unless `causal`."""
+    """Whom a token attends to: `window` counts itself, and looks both ways unless `causal`.
+    `cap`: what scaled products of queries and keys stay below, where they are bent to."""
 
     causal: bool
     window: int | None
     scale: float | None
+    cap: float | None = None
 
 
 @cache
@@ -65,15 +67,16 @@ def attend(
     """query [1, heads, S, d], key and value [1, heads or fewer, S, d] to [1, S, heads, d].
 
     Tokens that are there without being attended to see the others and are seen by none.
-    Raises ValueError for what a packed row has no form of: a mask, capped logits.
+    Raises ValueError for what a packed row has no form of: a mask.
     """
-    if attention_mask is not None or softcap is not None:
-        raise ValueError("packed attention takes neither a mask nor capped logits")
+    if attention_mask is not None:
+        raise ValueError("packed attention takes no mask")
     causal = module.is_causal if is_causal is None else is_causal
-    reach = Reach(causal, sliding_window, scaling)
+    reach = Reach(causal, sliding_window, scaling, softcap)
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
     whole = sequences.packing.attended is None
-    kernel = _variable_length if whole and _has_kernel(query) else _by_runs
+    fast = whole and softcap is None and _has_kernel(query)
+    kernel = _variable_length if fast else _by_runs
     return kernel(q, k, v, sequences, reach)[None], None
 
 
@@ -166,6 +169,9 @@ def _dense(query: Tensor, key: Tensor, value: Tensor, reach: Reach, seen: Tensor
     if reach.window is not None and reach.window < query.shape[2]:
         band = _band(query, reach.window, causal=reach.causal)
         mask = band if seen is None else band & seen
+    if reach.cap is not None:
+        mask = _band(query, query.shape[2], causal=True) if reach.causal and mask is None else mask
+        return _capped(query, key, value, mask, reach.scale or query.shape[3] ** -0.5, reach.cap)
     return functional.scaled_dot_product_attention(
         query,
         key,
@@ -175,6 +181,18 @@ def _dense(query: Tensor, key: Tensor, value: Tensor, reach: Reach, seen: Tensor
         scale=reach.scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+
+
+def _capped(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, cap: float
+) -> Tensor:
+    """As torch's own, with products bent to cap tanh(scale product / cap) before the softmax."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (states.repeat_interleave(groups, 1) for states in (key, value))
+    bent = ((query @ key.transpose(2, 3)).float() * (scale / cap)).tanh() * cap
+    if mask is not None:
+        bent = bent.masked_fill(~mask, float("-inf"))
+    return bent.softmax(-1).to(value.dtype) @ value
 
 
 def _band(query: Tensor, window: int, *, causal: bool) -> Tensor:
