@@ -117,7 +117,9 @@ def packages() -> tuple[Any, Any, Any]:
 # ── checkpoints ──────────────────────────────────────────────────────────────────────────
 
 
-def build(kind: str, folder: Path, *, causal: bool | None = None, pickled: bool = False) -> Reference:
+def build(
+    kind: str, folder: Path, *, causal: bool | None = None, pickled: bool = False
+) -> Reference:
     """A checkpoint of KINDS: MobileCLIP-S1's, -B's and MobileCLIP2-S3's towers, made small."""
     import torch
     from safetensors.torch import save_file
@@ -136,8 +138,10 @@ def build(kind: str, folder: Path, *, causal: bool | None = None, pickled: bool 
     if pickled:
         torch.save(state, folder / "open_clip_pytorch_model.bin")
     else:
-        save_file({key: one.contiguous() for key, one in state.items()},
-                  folder / "open_clip_model.safetensors")
+        save_file(
+            {key: one.contiguous() for key, one in state.items()},
+            folder / "open_clip_model.safetensors",
+        )
     told = settings(kind, len(tokens), causal=causal)
     (folder / "open_clip_config.json").write_text(json.dumps(told))
     return made
@@ -236,9 +240,9 @@ def _shake(tower: Any) -> None:
             noise = torch.randn_like(one)
             if name.endswith("running_var"):
                 one.copy_(0.5 + noise.abs())
-            elif one.ndim < 2 and name.endswith(("weight", "gamma")):
+            elif one.ndim < 2 and name.endswith("weight"):
                 one.copy_(0.7 + 0.2 * noise)
-            elif one.ndim < 2 or "gamma" in name:
+            elif one.ndim < 2 or "layer_scale" in name:
                 one.copy_(0.3 * noise)
             else:
                 one.copy_(noise / max(1, one[0].numel()) ** 0.5)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omnivec.core.nouns import Floats
 
 HEAD = 32  # a head's size, in every FastViT
+_STEM = 4  # pixels a side of each place that the first stage is given
 EPSILON = 1e-5  # of the layer norms of the largest two
 
 PREFIX = "vision_model."
@@ -23,7 +24,10 @@ PROJECTION = "visual_projection"
 
 def convert(trunk: Stock, side: int) -> tuple[dict[str, Any], dict[str, Floats]]:
     """The section of config.json for a tower that looks at pictures of `side` x `side`, and the
-    tensors. Raises CheckpointError."""
+    tensors. Raises CheckpointError.
+
+    Its `patch_size` is that of a place in the stage that has most of the blocks: by it a picture's
+    cost is told, and two are a batch, which is as good as any (docs/experiments.md)."""
     stages = range(trunk.count("stages"))
     depths = [trunk.count(f"stages.{stage}.blocks") for stage in stages]
     tensors: dict[str, Floats] = {}
@@ -39,7 +43,7 @@ def convert(trunk: Stock, side: int) -> tuple[dict[str, Any], dict[str, Floats]]
     config = {
         "model_type": "mobileclip_fastvit_model",
         "image_size": side,
-        "patch_size": 2 ** (len(depths) + 1),
+        "patch_size": _STEM << int(np.argmax(depths)),
         "hidden_sizes": [len(tensors[f"stages.{i}.blocks.0.mlp.conv.bias"]) for i in stages],
         "depths": depths,
         "mixers": ["convolution" if mixes else "attention" for mixes in mixing],

@@ -11,8 +11,6 @@ from omnivec.conversion import folding
 from omnivec.core.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from omnivec.conversion.stock import Stock
     from omnivec.core.nouns import Floats
 
@@ -104,7 +102,7 @@ def _mixing(stock: Stock, key: str, name: str) -> dict[str, Floats]:
     return made
 
 
-def _projection(stock: Stock) -> Mapping[str, Floats]:
+def _projection(stock: Stock) -> dict[str, Floats]:
     if "text_projection.weight" in stock:
         raise CheckpointError(
             f"{stock.name}: its texts are projected with a bias, which none of the models that "

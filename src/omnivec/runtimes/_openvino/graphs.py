@@ -17,12 +17,16 @@ from omnivec.runtimes._openvino.limits import ARCHITECTURES, DECODER
 from omnivec.runtimes._openvino.weights import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import ModuleType
 
     from omnivec.core.steps import Head
 
-PICTURES: Mapping[str, Any] = {"pictures": pictures, "fastvit": fastvit}
+PICTURES: Mapping[str, Callable[..., tuple[Any, Feed, Weights]]] = {
+    "fastvit": fastvit.build,
+    "pictures": pictures.build,
+}
+"""What makes the graph of a tower that looks at pictures, which is not like the others."""
 
 
 def build(checkpoint: Checkpoint, head: Head, *, int8: bool = False) -> tuple[Any, Feed, Weights]:
@@ -31,7 +35,7 @@ def build(checkpoint: Checkpoint, head: Head, *, int8: bool = False) -> tuple[An
     try:
         sight = PICTURES.get(ARCHITECTURES[checkpoint.architecture])
         if sight is not None:
-            return sight.build(checkpoint, head, int8=int8)
+            return sight(checkpoint, head, int8=int8)
         return _build(_module(checkpoint.architecture), checkpoint, head, int8=int8)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
