@@ -10,6 +10,7 @@ import typer
 from omnivec import __version__
 from omnivec.cli.batch import embed, rerank
 from omnivec.cli.bench import bench
+from omnivec.cli.converting import convert
 from omnivec.cli.doctor import doctor
 from omnivec.cli.runpod import runpod
 from omnivec.cli.serving import config, serve
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (serve, runpod, config, embed, rerank, models, pull, doctor, bench):
+for command in (serve, runpod, config, embed, rerank, models, pull, convert, doctor, bench):
     app.command()(command)
 
 

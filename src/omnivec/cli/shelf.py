@@ -14,6 +14,7 @@ from omnivec.hosts.progress import Progress
 if TYPE_CHECKING:
     from omnivec.core.nouns import Card
     from omnivec.engine.catalog import Spec
+    from omnivec.engine.entries import Entry
 
 
 class Row(NamedTuple):
@@ -117,8 +118,13 @@ def _rows(own: str | None) -> Iterator[Row]:
             yield Row(name, spec.card(), "later", license_, entry.unserved)
         else:
             row = _row(spec, license_, cached)
-            needs = f"needs omnivec[{entry.extra}]" if entry and entry.extra else ""
-            yield row._replace(note=row.note or needs)
+            yield row._replace(note=row.note or _needs(entry))
+
+
+def _needs(entry: "Entry | None") -> str:
+    if entry is not None and entry.converted:
+        return f"omnivec convert {entry.id} FOLDER"
+    return f"needs omnivec[{entry.extra}]" if entry and entry.extra else ""
 
 
 def _row(spec: "Spec", license_: str, cached: Sequence[str]) -> Row:
@@ -134,7 +140,7 @@ def _row(spec: "Spec", license_: str, cached: Sequence[str]) -> Row:
             return Row(spec.name, card, "here", license_)
     except CheckpointError as error:
         return Row(spec.name, spec.card(), "failed", license_, str(error))
-    if spec.name in cached:
+    if spec.name in cached and not (spec.entry and spec.entry.converted):
         note = f"omnivec pull {spec.name}"
         return Row(spec.name, spec.card(), "incomplete", license_, note)
     return Row(spec.name, spec.card(), "known", license_)

@@ -53,9 +53,12 @@ _DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         },
         IMAGE: _CLIP_IMAGE,
     },
+    "mobileclip": {TEXT: {}, IMAGE: {}},  # ours, and whole (omnivec convert)
     "siglip": {TEXT: _SIGLIP_TEXT, IMAGE: {**_SIGLIP, "image_size": 224, "patch_size": 16}},
     "siglip2": {TEXT: _SIGLIP_TEXT, IMAGE: {**_SIGLIP, "num_patches": 256, "patch_size": 16}},
 }
+
+_OWN = ("mobileclip",)  # whose towers are of several kinds, which their sections name
 
 ARCHITECTURES = tuple(_DEFAULTS)
 """The values of `model_type` that `section` knows."""
@@ -72,7 +75,8 @@ def section(config: Mapping[str, Any], tower: str) -> dict[str, Any] | None:
     for key in (f"{name}_config", f"{name}_config_dict"):  # the second wins, in old files
         found = config.get(key)
         told |= found if isinstance(found, dict) else {}
-    return {**told, "model_type": f"{architecture}_{name}_model"}
+    kind = told.get("model_type", "") if architecture in _OWN else f"{architecture}_{name}_model"
+    return {**told, "model_type": kind}
 
 
 def share(config: Mapping[str, Any], tower: str) -> float:
@@ -82,7 +86,10 @@ def share(config: Mapping[str, Any], tower: str) -> float:
 
 
 def _weights(told: Mapping[str, Any]) -> int:
-    """Numbers in a tower's layers and in its words, which are nearly all of them."""
+    """Numbers in a tower's layers and in its words, which are nearly all of them; or in all of
+    it, where config.json tells."""
+    if "parameters" in told:
+        return int(told["parameters"])
     size, inner = told["hidden_size"], told["intermediate_size"]
     layer = 4 * size * size + 2 * size * inner
     return int(told["num_hidden_layers"] * layer + told.get("vocab_size", 0) * size)

@@ -142,7 +142,8 @@ class Catalog:
         return None if known is None else self.entries[known]
 
     def _folder(self, target: str, alias: str | None) -> Spec:
-        """A folder is known by the name that a person gives it, or by its own."""
+        """A folder is known by the name that a person gives it, or by its own; one that
+        `omnivec convert` made, and that is called like a model, by all of that model's names."""
         try:
             folder = Path(target).expanduser()
         except RuntimeError as error:
@@ -150,7 +151,9 @@ class Catalog:
         name = folder.resolve().name or "model"
         entry = self.find(alias or name)
         overrides = entry.overrides if entry else {}
-        return Spec(name, str(folder), "folder", overrides=overrides, entry=entry)
+        aliases = (entry.id, *entry.aliases) if entry and entry.converted else ()
+        others = tuple(one for one in aliases if one not in (name, alias))
+        return Spec(name, str(folder), "folder", others, overrides=overrides, entry=entry)
 
     def _hub(self, target: str, revision: str | None) -> Spec:
         name, at, own = target.partition("@")

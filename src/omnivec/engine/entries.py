@@ -79,7 +79,8 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     `zero_shot` models classify by labels of the request. `architecture` is config.json's
     `model_type`, `tokens` how long an input may be, `extra` what must be installed for it.
     `pickle`: the weights are only there as pytorch_model.bin. `folder` holds the model's files,
-    seen from the TOML file. `unserved` says why this release cannot load it.
+    seen from the TOML file. `converted`: the files under its id are another program's, which
+    `omnivec convert` makes a folder of. `unserved` says why this release cannot load it.
     """
 
     task: Literal["encode", "score", "extract"] | None = None
@@ -94,6 +95,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     license: str | None = None
     extra: str | None = None
     unserved: str | None = None
+    converted: bool | None = None
     prompts: dict[str, str] | None = None
     hypothesis_template: str | None = None
     judgement: Literal["qwen3-reranker", "mxbai-rerank-v2", "bge-reranker-v2-gemma"] | None = None

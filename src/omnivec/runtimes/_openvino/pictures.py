@@ -16,6 +16,7 @@ from openvino import opset15 as ops
 from omnivec.core.steps import Scale
 from omnivec.runtimes._openvino import blocks, tower
 from omnivec.runtimes._openvino.blocks import Attention, Inputs, Node, Rows, axis
+from omnivec.runtimes._openvino.convolutions import CHANNELS, convolve, scaled
 from omnivec.runtimes._openvino.feeds import Feed, PatchFeed, PictureFeed
 from omnivec.runtimes._openvino.tower import Biases, Whole
 from omnivec.runtimes._openvino.weights import Weights
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from omnivec.core.steps import Head
 
 ANCHOR = "embeddings.patch_embedding.weight"
-CHANNELS = 3
 _MIDDLE = 128
 _CLASS = "embeddings.class_embedding"
+_STEM = "embeddings.stem.0.weight"
 
 
 class _Seen(NamedTuple):
@@ -52,14 +53,15 @@ def build(checkpoint: Checkpoint, head: Head, *, int8: bool = False) -> tuple[An
     see = _patches if "num_patches" in config else _picture
     seen = see(config, weights, scale)
     hidden = seen.hidden
-    if _CLASS in weights:
+    if "pre_layrnorm.weight" in weights:
         hidden = _norm(hidden, weights, "pre_layrnorm", config)
     body = weights.rounded() if int8 else weights
     hidden = tower.layers(hidden, config, body, seen.inputs, seen.biases)
     hidden = _norm(hidden, weights, "post_layernorm", config)
     if _CLASS in weights:
         size, outer = config["hidden_size"], weights.outer()
-        pooled = tower.projected(hidden, outer, "visual_projection", size, bias=False)
+        bias = "visual_projection.bias" in outer
+        pooled = tower.projected(hidden, outer, "visual_projection", size, bias=bias)
     else:
         pooled = _ask(hidden, config, weights, seen)
     model = Model([blocks.result("output", pooled)], seen.given, checkpoint.architecture)
@@ -78,10 +80,12 @@ def _picture(config: Mapping[str, Any], weights: Weights, scale: Scale) -> _Seen
     side, patch, size = config["image_size"], config["patch_size"], config["hidden_size"]
     across = side // patch
     pixels = blocks.parameter("pixels", Type.u8, -1, side, side, CHANNELS)
-    kernel = weights.take("embeddings.patch_embedding.weight", size, CHANNELS, patch, patch)
-    matrix = np.ascontiguousarray(kernel.transpose(0, 2, 3, 1)).reshape(size, -1)
-    squares = _squares(pixels, side, patch)
-    hidden = _embed(squares, matrix, _bias(weights, size), scale)
+    if _STEM in weights:
+        hidden = _convolved(pixels, config, weights, scale)
+    else:
+        kernel = weights.take("embeddings.patch_embedding.weight", size, CHANNELS, patch, patch)
+        matrix = np.ascontiguousarray(kernel.transpose(0, 2, 3, 1)).reshape(size, -1)
+        hidden = _embed(_squares(pixels, side, patch), matrix, _bias(weights, size), scale)
     table = weights.take("embeddings.position_embedding.weight", None, size)
     classed = _CLASS in weights
     count = across**2 + classed
@@ -108,6 +112,18 @@ def _squares(pixels: Node, side: int, patch: int) -> Node:
     split = blocks.shape(-1, across, patch, across, patch, CHANNELS)
     turned = ops.transpose(ops.reshape(pixels, split, False), blocks.shape(0, 1, 3, 2, 4, 5))
     return ops.reshape(turned, blocks.shape(-1, patch * patch * CHANNELS), False)
+
+
+def _convolved(pixels: Node, config: Mapping[str, Any], weights: Weights, scale: Scale) -> Node:
+    """[B, S, S, 3] to [B * n * n, H], by convolutions whose kernels lie side by side."""
+    x, border = scaled(pixels, scale), config["stem_padding"]
+    for name in ("stem.0", "stem.1", "patch_embedding"):
+        stride = weights.find(f"embeddings.{name}.weight", None, None, None, None).shape[-1]
+        x = convolve(x, weights, f"embeddings.{name}", stride=stride, border=border)
+        x = x if name == "patch_embedding" else blocks.activation(x, config["hidden_act"])
+        border = 0
+    turned = ops.transpose(x, blocks.shape(0, 2, 3, 1))
+    return ops.reshape(turned, blocks.shape(-1, config["hidden_size"]), False)
 
 
 # ── pictures of any shape ────────────────────────────────────────────────────────────────

@@ -68,11 +68,35 @@ def layers(
         chosen = Chosen(inputs) if index == last and inputs.chosen is not None else None
         bias = biases.chosen if chosen else biases.all
         normed = blocks.layer_norm(hidden, weights, f"{key}.layer_norm1", size, epsilon)
-        mixed = _attend(normed, weights, f"{key}.self_attn", bias, attention, chosen)
+        mixed = attend(normed, weights, f"{key}.self_attn", bias, attention, chosen)
         hidden = ops.add(chosen.take(hidden) if chosen else hidden, mixed)
         normed = blocks.layer_norm(hidden, weights, f"{key}.layer_norm2", size, epsilon)
         hidden = ops.add(hidden, feed_forward(normed, weights, f"{key}.mlp", config))
     return hidden
+
+
+def attend(
+    x: Node,
+    weights: Weights,
+    key: str,
+    bias: Node | None,
+    attention: Attention,
+    chosen: Chosen | None,
+) -> Node:
+    """[P, H] to [P, H], or for the `chosen` tokens to [B, H]."""
+    size = attention.heads * attention.size
+    asking = chosen.take(x) if chosen else x
+    q = blocks.linear(asking, weights, f"{key}.q_proj", size, size)
+    k, v = (blocks.linear(x, weights, f"{key}.{n}_proj", size, size) for n in ("k", "v"))
+    mixed = blocks.attend(
+        blocks.heads_of(q, attention, chosen),
+        blocks.heads_of(k, attention),
+        blocks.heads_of(v, attention),
+        bias,
+        attention,
+        chosen,
+    )
+    return blocks.linear(mixed, weights, f"{key}.out_proj", size, size)
 
 
 def feed_forward(x: Node, weights: Weights, key: str, config: Mapping[str, Any]) -> Node:
@@ -111,26 +135,3 @@ def _later(columns: Node, asking: Node) -> Node:
         ops.unsqueeze(columns, blocks.shape(0)), ops.unsqueeze(asking, blocks.shape(1))
     )
     return ops.multiply(blocks.floats(behind), blocks.scalar(blocks.MASKED, np.float32))
-
-
-def _attend(
-    x: Node,
-    weights: Weights,
-    key: str,
-    bias: Node | None,
-    attention: Attention,
-    chosen: Chosen | None,
-) -> Node:
-    size = attention.heads * attention.size
-    asking = chosen.take(x) if chosen else x
-    q = blocks.linear(asking, weights, f"{key}.q_proj", size, size)
-    k, v = (blocks.linear(x, weights, f"{key}.{n}_proj", size, size) for n in ("k", "v"))
-    mixed = blocks.attend(
-        blocks.heads_of(q, attention, chosen),
-        blocks.heads_of(k, attention),
-        blocks.heads_of(v, attention),
-        bias,
-        attention,
-        chosen,
-    )
-    return blocks.linear(mixed, weights, f"{key}.out_proj", size, size)

@@ -1,0 +1,265 @@
+"""Tiny checkpoints of MobileCLIP in open_clip's layout, and the reference: timm's image towers
+and open_clip's text tower.
+
+Both packages import torchvision, of which the parts that are used here need nothing. It must not
+be installed beside a torch for CPUs, so that a stand-in takes its place while they are imported.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import importlib.machinery
+import json
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+KINDS = ("s", "b", "large")
+WIDTH, WORDS, DIMS = 64, 77, 16
+SIDES = {"s": 64, "b": 64, "large": 128}
+_TOWERS = {"s": "fastvit_mci1", "b": "vit_base_mci_224", "large": "fastvit_mci3"}
+_PARTS = (
+    "datasets",
+    "models",
+    "models.feature_extraction",
+    "ops",
+    "ops.misc",
+    "transforms",
+    "transforms.functional",
+)
+_CLIP = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28]}
+
+
+class Reference(NamedTuple):
+    image: Any
+    text: Any
+
+    def see(self, pixels: np.ndarray) -> np.ndarray:
+        """float32 [B, 3, S, S] to [B, d]."""
+        return _run(self.image, pixels)
+
+    def read(self, ids: np.ndarray) -> np.ndarray:
+        """int64 [B, 77] to [B, d]."""
+        return _run(self.text, ids)
+
+
+def _run(tower: Any, given: np.ndarray) -> np.ndarray:
+    import torch
+
+    with torch.no_grad():
+        found: np.ndarray = tower(torch.from_numpy(np.ascontiguousarray(given))).numpy()
+    return found
+
+
+# ── the packages ─────────────────────────────────────────────────────────────────────────
+
+
+class _Modes(enum.Enum):
+    NEAREST, BILINEAR, BICUBIC, BOX, HAMMING, LANCZOS = range(6)
+
+
+class _Hollow(types.ModuleType):
+    """A module that has every name: an empty class."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        self.__path__: list[str] = []
+        self.InterpolationMode = _Modes
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        import torch
+
+        return type(name, (torch.nn.Module,), {})
+
+
+@contextmanager
+def _standing_in() -> Iterator[None]:
+    from transformers.utils import is_torchvision_available
+
+    assert not is_torchvision_available()  # which remembers it
+    names = ("torchvision", *(f"torchvision.{part}" for part in _PARTS))
+    for name in names:
+        sys.modules[name] = _Hollow(name)
+        above, _, last = name.rpartition(".")
+        if above:
+            setattr(sys.modules[above], last, sys.modules[name])
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+@cache
+def packages() -> tuple[Any, Any, Any]:
+    """timm's FastViT and its hybrid ViT, and open_clip's transformers."""
+    with _standing_in():
+        return tuple(
+            importlib.import_module(name)
+            for name in (
+                "timm.models.fastvit",
+                "timm.models.vision_transformer_hybrid",
+                "open_clip.transformer",
+            )
+        )
+
+
+# ── checkpoints ──────────────────────────────────────────────────────────────────────────
+
+
+def build(
+    kind: str, folder: Path, *, causal: bool | None = None, pickled: bool = False
+) -> Reference:
+    """A checkpoint of KINDS: MobileCLIP-S1's, -B's and MobileCLIP2-S3's towers, made small."""
+    import torch
+    from safetensors.torch import save_file
+
+    causal = kind == "b" if causal is None else causal
+    tokens = tokenizer()
+    tokens.save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = Reference(_image(kind), _text(len(tokens), causal=causal))
+        for tower in made:
+            _shake(tower)
+    state = {f"visual.trunk.{key}": value for key, value in made.image.state_dict().items()}
+    state |= {f"text.{key}": value for key, value in made.text.state_dict().items()}
+    state["logit_scale"] = torch.tensor(2.6)
+    if pickled:
+        torch.save(state, folder / "open_clip_pytorch_model.bin")
+    else:
+        save_file(
+            {key: one.contiguous() for key, one in state.items()},
+            folder / "open_clip_model.safetensors",
+        )
+    told = settings(kind, len(tokens), causal=causal)
+    (folder / "open_clip_config.json").write_text(json.dumps(told))
+    return made
+
+
+def settings(kind: str, words: int, *, causal: bool) -> dict[str, Any]:
+    seen = _CLIP if kind == "large" else {"mean": [0, 0, 0], "std": [1, 1, 1]}
+    return {
+        "model_cfg": {
+            "embed_dim": DIMS,
+            "vision_cfg": {"timm_model_name": _TOWERS[kind], "image_size": SIDES[kind]},
+            "text_cfg": {
+                "context_length": WORDS,
+                "vocab_size": words,
+                "width": WIDTH,
+                "heads": 2,
+                "layers": 2,
+                "no_causal_mask": not causal,
+            },
+            "custom_text": True,
+        },
+        "preprocess_cfg": {**seen, "interpolation": "bilinear", "resize_mode": "shortest"},
+    }
+
+
+def _image(kind: str) -> Any:
+    fastvit, hybrid, _ = packages()
+    if kind == "b":
+        return _vit(hybrid)
+    from functools import partial
+
+    five = {"s": 4, "large": 5}[kind]
+    places = partial(fastvit.RepConditionalPosEnc, spatial_shape=(7, 7))
+    told: dict[str, Any] = {
+        "layers": (1, 2, 1, 2, 1)[:five],
+        "embed_dims": (16, 32, 32, 64, 64)[:five],
+        "mlp_ratios": (3,) * five,
+        "downsamples": (False, True, True, True, True)[:five],
+        "se_downsamples": (False, False, kind == "s", kind == "s", False)[:five],
+        "pos_embs": (None, None, None, places, places)[:five],
+        "token_mixers": ("repmixer", "repmixer", "repmixer", "attention", "attention")[:five],
+        "lkc_use_act": True,
+        "num_classes": DIMS,
+    }
+    if kind == "large":
+        norm = partial(fastvit.LayerNorm2d, eps=1e-5)
+        told |= {"norm_layer": norm, "stem_use_scale_branch": False}
+    return fastvit.FastVit(**told).eval()
+
+
+def _vit(hybrid: Any) -> Any:
+    import torch
+
+    stem = hybrid.ConvStem(
+        channels=(16, 16, WIDTH),
+        stride=(4, 2, 2),
+        kernel_size=(4, 2, 2),
+        padding=0,
+        act_layer=torch.nn.GELU,
+    )
+    return hybrid._create_vision_transformer_hybrid(
+        "vit_base_mci_224",
+        backbone=stem,
+        embed_args={"proj": False},
+        embed_dim=WIDTH,
+        depth=2,
+        num_heads=1,
+        no_embed_class=True,
+        img_size=SIDES["b"],
+        num_classes=DIMS,
+        global_pool="token",
+    ).eval()
+
+
+def _text(words: int, *, causal: bool) -> Any:
+    _, _, transformer = packages()
+    return transformer.TextTransformer(
+        context_length=WORDS,
+        vocab_size=words,
+        width=WIDTH,
+        heads=2,
+        layers=2,
+        output_dim=DIMS,
+        no_causal_mask=not causal,
+    ).eval()
+
+
+def _shake(tower: Any) -> None:
+    """Random weights and statistics of training: those of a new tower hide mistakes."""
+    import torch
+
+    with torch.no_grad():
+        for name, one in [*tower.named_parameters(), *tower.named_buffers()]:
+            if not one.is_floating_point() or name.endswith("mask"):
+                continue
+            noise = torch.randn_like(one)
+            if name.endswith("running_var"):
+                one.copy_(0.5 + noise.abs())
+            elif one.ndim < 2 and name.endswith("weight"):
+                one.copy_(0.7 + 0.2 * noise)
+            elif one.ndim < 2 or "layer_scale" in name:
+                one.copy_(0.3 * noise)
+            else:
+                one.copy_(noise / max(1, one[0].numel()) ** 0.5)
+
+
+@cache
+def tokenizer() -> Any:
+    from towers import _tokenizer
+
+    return _tokenizer("clip")
+
+
+def ids(texts: list[str]) -> np.ndarray:
+    """As open_clip has them: cut to 77 with the end still there, and zeros behind it."""
+    rows = np.zeros((len(texts), WORDS), np.int64)
+    for row, text in zip(rows, texts, strict=True):
+        told = tokenizer()(text)["input_ids"]
+        told = told if len(told) <= WORDS else [*told[: WORDS - 1], told[-1]]
+        row[: len(told)] = told
+    return rows
