@@ -111,7 +111,7 @@ def qwen_tokenizer(after: str | None = None, words: tuple[str, ...] = ("yes", "n
 
 
 def build_qwen3_vl(
-    folder: Path, *, after: str | None = None, tied: bool = True, seed: int = 0
+    folder: Path, *, after: str | None = None, tied: bool = True, width: int = 32, seed: int = 0
 ) -> Path:
     import torch
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -125,7 +125,7 @@ def build_qwen3_vl(
     }
     config = Qwen3VLConfig(
         text_config={
-            "hidden_size": 32,
+            "hidden_size": width,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
@@ -146,7 +146,7 @@ def build_qwen3_vl(
             "hidden_size": 32,
             "num_heads": 2,
             "intermediate_size": 64,
-            "out_hidden_size": 32,
+            "out_hidden_size": width,
             "patch_size": 16,
             "temporal_patch_size": 2,
             "spatial_merge_size": 2,

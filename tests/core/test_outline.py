@@ -51,7 +51,21 @@ def test_every_field_and_item_is_found(block: int) -> None:
         assert found.count("list") == len(fields["list"])
         assert read(found, "list", 100) == fields["list"]
         assert read(found, "list", 2) == fields["list"][:2]
-        assert json.loads(found.rest(["list"])) == {**fields, "list": []}
+        assert json.loads(found.rest({"list": b"[]"})) == {**fields, "list": []}
+
+
+def test_an_object_within_is_found_like_one_alone(block: int) -> None:
+    chance = random.Random(block)
+    for _ in range(100):
+        fields = {f"f{i}": some(chance, 2) for i in range(chance.randrange(4))}
+        fields["list"] = [some(chance, 1) for _ in range(1 + chance.randrange(4))]
+        body = json.dumps({"a": [1, 2], "within": fields, "z": "é"}, ensure_ascii=False).encode()
+        found = Outline(body).inner("within")
+        assert {name: json.loads(bytes(found.view(name))) for name in found.fields} == fields
+        assert read(found, "list", 100) == fields["list"]
+        assert json.loads(found.rest({"list": b"[]"})) == {**fields, "list": []}
+    with pytest.raises(MalformedError):
+        Outline(body).inner("a")
 
 
 def test_items_are_in_groups_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +99,7 @@ def test_too_much_is_refused_before_it_is_decoded() -> None:
         Outline(b"{" + b",".join([b'"a":1'] * 3000) + b"}")
     heavy = b"[" + b"[]," * 70_000 + b"1]"
     with pytest.raises(TooLarge, match="Beside"):
-        Outline(b'{"a":' + heavy + b',"x":[1]}').rest(["x"])
+        Outline(b'{"a":' + heavy + b',"x":[1]}').rest({"x": b"[]"})
     with pytest.raises(BadRequest, match="at most 65536 values") as caught:
         list(Outline(b'{"x":[1,' + heavy + b"]}").groups("x", 10))
     assert caught.value.param == "x[1]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import dialogue
@@ -13,9 +14,11 @@ from test_openai import test_input_in_all_its_shapes as shapes
 from test_openai import test_input_that_cannot_be_read as misfits
 
 from omnivec.core import outline
-from omnivec.core.nouns import Call, Encode, Limits, Score, Text
+from omnivec.core.errors import BadRequest
+from omnivec.core.nouns import Blob, Call, Encode, Image, Limits, Score, Text, Video
 from omnivec.core.outline import MalformedError, Outline
 from omnivec.dialects import _wire
+from omnivec.dialects.intel import decode_embeddings
 
 EMBED, RERANK = "/v1/embeddings", "/v1/rerank"
 
@@ -91,6 +94,66 @@ def test_a_fault_late_in_a_large_batch_has_its_place() -> None:
     inputs = [{"text": text} for text in texts]
     reply = read(ask("POST", EMBED, {"inputs": [*inputs, {"text": 5}]}))
     assert reply["detail"][0]["loc"] == ["body", "inputs", 2000, "text"]
+
+
+def intel(**given: Any) -> bytes:
+    return msgspec.json.encode({"model": "minilm", "input": given, "encoding_format": "float"})
+
+
+@pytest.mark.usefixtures("large")
+def test_what_is_long_within_an_object_is_read_whole() -> None:
+    texts = [f"text {i} é 🙂 \\ \n" * 20 for i in range(2000)]
+    found = decode("/embeddings", intel(type="text", text=texts))
+    assert [item.parts for item in found.items] == [(Text(text),) for text in texts]
+    one = "".join(texts)
+    assert decode("/embeddings", intel(type="text", text=one)).items[0].parts == (Text(one),)
+    pixels = bytes(range(256)) * 2000
+    packed = base64.b64encode(pixels).decode()
+    frame = {"type": "image_base64", "image_base64": packed}
+    for given, count in (
+        ({"type": "image_base64", "image_base64": packed}, 1),
+        ({"type": "image_base64", "image_base64": [packed, packed]}, 2),
+        ({"type": "video_frames", "video_frames": [frame] * 3}, 3),
+    ):
+        found = decode("/embeddings", intel(**given))
+        assert [item.parts for item in found.items] == [(Image(Blob(pixels)),)] * count
+    film = decode("/embeddings", intel(type="video_base64", segment_config={}, video_base64=packed))
+    assert film.items[0].parts == (Video(Blob(pixels)),)
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize(
+    ("given", "loc"),
+    [
+        ({"type": "text", "text": ["text " * 20] * 2000 + [5]}, ["text", 2000]),
+        ({"type": "text", "text": {"a": "text " * 20_000}}, ["text"]),
+        ({"type": "video_url", "video_url": "a" * 70_000}, ["segment_config"]),
+        ({"type": "video_url", "video_url": ["a" * 70_000], "segment_config": {}}, ["video_url"]),
+        ({"type": "image_base64", "image_base64": ["!" * 70_000]}, ["image_base64", 0]),
+        (
+            {"type": "video_frames", "video_frames": [{"type": "text", "text": "a" * 70_000}]},
+            ["video_frames", 0, "type"],
+        ),
+        (
+            {"type": "video_frames", "video_frames": [{"type": "image_url", "x": [1] * 70_000}]},
+            ["video_frames", 0],
+        ),
+        ({"text": ["text " * 20] * 2000}, ["type"]),
+    ],
+)
+def test_a_fault_late_within_an_object_has_its_place(given: dict[str, Any], loc: Any) -> None:
+    reply = ask("POST", "/embeddings", intel(**given))
+    (told,) = read(reply)["detail"]
+    assert (reply.status, told["loc"]) == (422, ["body", "input", *loc])
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("text", [r'"%s\ud800"', r'"%s\x"', r'["%s", "\ud800"]', '["%s" 5]'])
+def test_what_is_no_json_within_an_object_is_refused(text: str) -> None:
+    body = '{"input":{"type":"text","text":%s}}' % (text % ("a" * 300_000))
+    call = Call("POST", "/embeddings", body.encode(), headers=dialogue.JSON)
+    with pytest.raises(BadRequest, match="valid JSON"):
+        decode_embeddings(outlined(call, None))
 
 
 OVER = {

@@ -235,12 +235,15 @@ def test_a_list_of_frames_is_a_film_with_a_frame_for_each_entry(folder: Path) ->
 
 
 def test_lists_that_are_none(folder: Path) -> None:
-    missing = listed(folder, {"frame_number": 0, "image_path": "missing.png"})
-    outside = Item((Manifest(File("/etc/passwd")),))
-    for item in (missing, outside):
-        with pytest.raises(AbsentFile) as refused:
-            read([item], folder)
-        assert (refused.value.message, refused.value.param) == (load.FILE, "[0]")
+    with pytest.raises(AbsentFile) as absent:
+        read([Item((Manifest(File("/etc/passwd")),))], folder)
+    assert (absent.value.message, absent.value.param) == (load.FILE, "[0]")
+    unread = {"frame_number": 0, "image_path": "good.png"}
+    for entry in ({**unread, "image_path": "missing.png"}, {"frame_number": 0}):
+        with pytest.raises(BadRequest) as refused:
+            read([listed(folder, entry, unread, video="missing.mp4")], folder)
+        assert type(refused.value) is BadRequest  # the list is there: nothing is absent by its name
+        assert (refused.value.message, refused.value.param) == (load.LOST, "[0]")
     with pytest.raises(BadRequest, match="JSON"):
         read([Item((Manifest(File("no.png")),))], folder)
     with pytest.raises(BadRequest, match="2048"):

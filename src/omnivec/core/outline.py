@@ -13,7 +13,7 @@ from __future__ import annotations
 import codecs
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -67,15 +67,19 @@ class Group(NamedTuple):
 
 
 class Outline:
-    """The top-level fields of `body`. `most` is how many items of arrays can be told apart.
+    """The top-level fields of the object at body[start:end]. `most` is how many items of arrays
+    can be told apart.
 
     Raises MalformedError for what is no object, BadRequest where the body is not UTF-8, and
     TooLarge for an object of too many fields.
     """
 
-    def __init__(self, body: bytes, most: int = 2 * VALUES) -> None:
+    def __init__(
+        self, body: bytes, most: int = 2 * VALUES, start: int = 0, end: int | None = None
+    ) -> None:
         self.body = body
-        self._start, self._end = _trim(body, 0, len(body))
+        self._most = most
+        self._start, self._end = _trim(body, start, len(body) if end is None else end)
         if body[self._start : self._start + 1] != b"{":
             raise MalformedError
         scan = _Scan(body, self._start, self._end, most)
@@ -95,22 +99,27 @@ class Outline:
         span = self.fields[name]
         return memoryview(self.body)[span.start : span.end]
 
-    def is_long(self, name: str) -> bool:
-        """Whether a field is an array that is better decoded apart."""
+    def is_long(self, name: str, opening: bytes = b"[") -> bool:
+        """Whether a field is an array, or what else opens so, that is better decoded apart."""
         span = self.fields.get(name)
-        return span is not None and span.end - span.start > SMALL and self.head(name, 1) == b"["
+        return span is not None and span.end - span.start > SMALL and self.head(name, 1) == opening
 
-    def rest(self, apart: Sequence[str]) -> bytes:
-        """The object with empty arrays for the fields in `apart`. Raises TooLarge where what
-        is left is more than can be decoded in one step."""
-        spans = sorted(self.fields[name] for name in apart)
-        if self._values - sum(span.after - span.before for span in spans) > VALUES:
+    def inner(self, name: str) -> Outline:
+        """The fields of a field that is an object. Raises as this class."""
+        span = self.fields[name]
+        return Outline(self.body, self._most, span.start, span.end)
+
+    def rest(self, instead: Mapping[str, bytes]) -> bytes:
+        """The object with other values for some of its fields. Raises TooLarge where what is
+        left is more than can be decoded in one step."""
+        spans = sorted((self.fields[name], text) for name, text in instead.items())
+        if self._values - sum(span.after - span.before for span, _ in spans) > VALUES:
             raise TooLarge(f"Beside its inputs, a body may hold at most {VALUES} values.")
         whole = memoryview(self.body)
         pieces: list[bytes | memoryview] = []
         at = self._start
-        for span in spans:
-            pieces += [whole[at : span.start], b"[]"]
+        for span, text in spans:
+            pieces += [whole[at : span.start], text]
             at = span.end
         return b"".join([*pieces, whole[at : self._end]])
 
@@ -211,6 +220,8 @@ class _Scan:
                 decoder.decode(block, final=at + BLOCK >= end)
             except UnicodeDecodeError:
                 raise BadRequest("The body must be JSON in UTF-8.") from None
+            if self._inside and not self._escaping and b'"' not in block and b"\\" not in block:
+                continue  # a piece of a long text, as base64 is
             self._look(np.frombuffer(block, np.uint8), at, last=at + BLOCK >= end)
         if self._depth != 0 or self._inside:
             raise MalformedError

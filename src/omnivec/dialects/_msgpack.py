@@ -18,7 +18,7 @@ import numpy as np
 
 from omnivec.core.errors import BadRequest
 from omnivec.core.nouns import Array
-from omnivec.dialects import _wire
+from omnivec.dialects import _json
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def read(body: bytes, shape: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(body, type=shape, strict=False)
     except msgspec.ValidationError as error:
-        fault = _wire.refusal(str(error))
+        fault = _json.refusal(str(error))
         raise fault if fault.param else _invalid() from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise _invalid() from None

@@ -1,8 +1,7 @@
 """What every dialect needs: JSON in, JSON out, and the words that several of them share.
 
 Reading is lax where clients are (null is absent, `"true"` is a boolean, unknown fields are
-ignored) and strict where a guess would be a wrong answer. Whatever is refused is told in our
-own words and by the field's path: msgspec's messages can quote the client's value.
+ignored) and strict where a guess would be a wrong answer.
 """
 
 from __future__ import annotations
@@ -10,11 +9,10 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
-import msgspec
 import numpy as np
 import orjson
 from msgspec import Meta
@@ -22,7 +20,7 @@ from msgspec import Meta
 from omnivec.core import errors
 from omnivec.core.errors import BadRequest, Fault, ModelFailed, Unsupported, WrongType
 from omnivec.core.nouns import Call, Floats, Overflow, Relevance, Reply, Result
-from omnivec.core.outline import BLOCK, Outline, read_text
+from omnivec.dialects import _json
 
 T = TypeVar("T")
 
@@ -50,7 +48,7 @@ def read(call: Call, shape: type[T]) -> T:
     """The body as `shape`. Raises WrongType, or BadRequest with the field's path."""
     _check_type(call.headers.get("content-type", ""))
     if call.outline is not None:
-        return _read_large(call.outline, shape, call.limits.items + 1)
+        return _json.read_large(call.outline, shape, call.limits.items + 1)
     if not call.body or call.body.isspace():
         raise BadRequest("The body is empty; it must be a JSON object.")
     try:
@@ -58,89 +56,7 @@ def read(call: Call, shape: type[T]) -> T:
             call.body.decode()  # msgspec skips the fields it does not know without a look
     except UnicodeDecodeError:
         raise BadRequest("The body must be JSON in UTF-8.") from None
-    return _decoded(call.body, shape, "", strict=False)
-
-
-def _read_large(outline: Outline, shape: type[T], most: int) -> T:
-    """The same, in steps. A long array has its first `most` items; one that `shape` leaves
-    unread is empty there, as `read_items` reads it from the outline."""
-    kinds = {field.encode_name: field for field in msgspec.structs.fields(shape)}  # type: ignore[arg-type] # requests are structs
-    apart = [name for name in kinds if outline.is_long(name)]
-    request = _decoded(outline.rest(apart), shape, "", strict=False)
-    for name in apart:
-        field = kinds[name]
-        if field.type is not msgspec.Raw:
-            items = [
-                item
-                for first, items in read_items(outline, name, field.type, most, strict=False)
-                for item in items
-            ]
-            setattr(request, field.name, items)
-    return request
-
-
-def read_items(
-    outline: Outline,
-    name: str,
-    shape: Any,
-    most: int,
-    *,
-    strict: bool = True,
-    told: Callable[[BadRequest], BadRequest] = lambda fault: fault,
-) -> Iterator[tuple[int, list[Any]]]:
-    """The first `most` items of a long array of that type, some at a time, each time with the
-    number of the first. Raises BadRequest with the item's path, as `told` words it."""
-    alone = outline.count(name) == 1
-    for group in outline.groups(name, most):
-        try:
-            items = _group(group.text, shape, name, strict=strict)
-        except BadRequest as fault:
-            raise told(_moved(fault, name, group.first)) from None
-        if len(items) != group.size and not alone:
-            raise _invalid()
-        yield group.first, items
-
-
-def _group(text: bytes, shape: Any, name: str, *, strict: bool) -> list[Any]:
-    if len(text) > BLOCK and text[1:-1].strip()[:1] == b'"' and shape != list[msgspec.Raw]:
-        return [read_field(text[1:-1].strip(), str, name)]
-    return _decoded(text, shape, name, strict=strict)
-
-
-def _moved(fault: BadRequest, name: str, first: int) -> BadRequest:
-    """The fault of a group's item, as that of the whole array's."""
-    number, bracket, after = (fault.param or "").removeprefix(f"{name}[").partition("]")
-    if not bracket or not number.isdecimal():
-        return fault
-    param = f"{name}[{first + int(number)}]{after}"
-    return BadRequest(fault.message.replace(f"`{fault.param}`", f"`{param}`"), param=param)
-
-
-def read_field(raw: bytes | memoryview | msgspec.Raw, shape: Any, field: str) -> Any:
-    """A field that was left unread at first. Unlike `read`, refuses a number that is written
-    as a string. Raises BadRequest with the field's path."""
-    return _decoded(raw, shape, field, strict=True)
-
-
-def _decoded(
-    raw: bytes | memoryview | msgspec.Raw, shape: type[T], field: str, *, strict: bool
-) -> T:
-    try:
-        if shape is str and isinstance(raw, bytes) and len(raw) > BLOCK and raw[:1] == b'"':
-            return read_text(raw)  # type: ignore[return-value] # T is str
-        return msgspec.json.decode(raw, type=shape, strict=strict)
-    except msgspec.ValidationError as error:
-        raise refusal(str(error), field) from None
-    except RecursionError:
-        raise BadRequest("The body is nested too deeply.") from None
-    except msgspec.DecodeError:
-        raise _invalid() from None
-
-
-def _invalid() -> BadRequest:
-    return BadRequest(
-        "The body must be one valid JSON object in UTF-8, without NaN, Infinity or lone surrogates."
-    )
+    return _json.decoded(call.body, shape, "", strict=False)
 
 
 def _check_type(header: str) -> None:
@@ -158,48 +74,6 @@ def _check_type(header: str) -> None:
             raise WrongType(
                 "Send the body in UTF-8, with the header `Content-Type: application/json`."
             )
-
-
-_KINDS = {
-    "int": "an integer",
-    "float": "a number",
-    "str": "a string",
-    "bool": "true or false",
-    "array": "an array",
-    "object": "an object",
-}
-_BOUNDS = {">=": "of at least", "<=": "of at most"}
-_MISSING = re.compile(r"Object missing required field `(\w+)`")
-_EXPECTED = re.compile(r"Expected `([a-z |]+)`(?: (>=|<=) (\d+))?")
-
-
-def refusal(error: str, field: str = "") -> BadRequest:
-    """msgspec's "Expected `int`, got `str` - at `$.input[3]`" in words of ours."""
-    text, _, path = error.rpartition(" - at `$") if error.endswith("`") else (error, "", "")
-    if not text:  # no path: the whole body, or one of its own fields is missing
-        text, path = error, ""
-    param = (field + path.rstrip("`").replace("[...]", "")).lstrip(".")
-    if missing := _MISSING.match(text):
-        param = f"{param}.{missing[1]}" if param else missing[1]
-        return BadRequest(f"`{param}` is required.", param=param)
-    if not param:
-        return BadRequest("The body must be a JSON object.")
-    return BadRequest(f"`{param}` {_demand(text)}.", param=param)
-
-
-def _demand(text: str) -> str:
-    if expected := _EXPECTED.match(text):
-        kinds = [_KINDS.get(kind, "another type") for kind in expected[1].split(" | ")]
-        words = _either([kind for kind in kinds if kind != "another type"])
-        bound = f" {_BOUNDS[expected[2]]} {expected[3]}" if expected[2] else ""
-        return f"must be {words}{bound}"
-    if "out of range" in text:
-        return "is a number out of range"
-    return "has a value that is not accepted here"
-
-
-def _either(words: list[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def check_count(count: int, most: int, field: str, kind: type[Fault] = BadRequest) -> None:

@@ -22,7 +22,7 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.outline import VALUES
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _media, _models, _openai, _wire
+from omnivec.dialects import _json, _media, _models, _openai, _wire
 from omnivec.dialects._multimodal import MixedInput
 
 # ── wire types ───────────────────────────────────────────────────────────────────────────
@@ -148,7 +148,7 @@ def _inputs(call: Call, request: _Unread) -> list[_Content]:
         _wire.check_count(count, most, "input")
     parts: list[_Content] = []
     ids = 0
-    for at, items in _wire.read_items(outline, "input", list[_Given], most, told=_misfit):
+    for at, items in _json.read_items(outline, "input", list[_Given], most, told=_misfit):
         parts += _contents(items, request, at)
         ids += sum(len(item) for item in items if isinstance(item, tuple))
         _check_ids(ids, _MOST_IDS, "input")
@@ -174,7 +174,7 @@ def _least(raw: bytes, most: int) -> int:
 
 def _read_input(raw: bytes | memoryview, shape: Any) -> Any:
     try:
-        return _wire.read_field(raw, shape, "input")
+        return _json.read_field(raw, shape, "input")
     except BadRequest as fault:
         raise _misfit(fault) from None
 

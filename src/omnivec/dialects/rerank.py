@@ -27,7 +27,7 @@ from omnivec.core.nouns import (
     Text,
 )
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _media, _wire
+from omnivec.dialects import _json, _media, _wire
 from omnivec.dialects._multimodal import ContentPart
 
 # ── wire types ───────────────────────────────────────────────────────────────────────────
@@ -190,7 +190,7 @@ def _query(request: _Unread, most: int) -> Item:
 def _document(
     raw: msgspec.Raw, field: str, rank_fields: list[str] | None, most: int
 ) -> tuple[Part, ...]:
-    given = _wire.read_field(raw, str | Fields, field)
+    given = _json.read_field(raw, str | Fields, field)
     if isinstance(given, str):
         return (Text(given),)
     if rank_fields:
@@ -211,7 +211,7 @@ def _document(
 
 def _string(given: Fields, name: str) -> str | None:
     raw = bytes(given.get(name, b"")).lstrip()
-    return _wire.read_field(raw, str, name) if raw.startswith(b'"') else None
+    return _json.read_field(raw, str, name) if raw.startswith(b'"') else None
 
 
 def _content(given: Fields, field: str, most: int) -> tuple[Part, ...]:
@@ -222,7 +222,7 @@ def _content(given: Fields, field: str, most: int) -> tuple[Part, ...]:
     parts = _list(raw, f"{field}.content", most)
     places = [f"{field}.content[{i}]" for i in range(len(parts))]
     return tuple(
-        _wire.read_field(part, ContentPart, place).part(place)
+        _json.read_field(part, ContentPart, place).part(place)
         for part, place in zip(parts, places, strict=True)
     )
 
@@ -232,7 +232,7 @@ def _list(raw: bytes, field: str, most: int) -> list[msgspec.Raw]:
     object every item is a text, so that far too many are seen before any is made."""
     quotes = raw.count(b'"') - raw.count(b'\\"')
     least = quotes // 2 if b"{" not in raw else 0 if quotes else raw.count(b"{")
-    items = [] if least > most else _wire.read_field(raw, list[msgspec.Raw], field)
+    items = [] if least > most else _json.read_field(raw, list[msgspec.Raw], field)
     if (count := max(least, len(items))) > most:
         _wire.check_count(count, most, field)
     return cast("list[msgspec.Raw]", items)
@@ -243,7 +243,7 @@ def _long_list(call: Call) -> list[msgspec.Raw]:
     outline, most = call.outline, call.limits.items
     if outline is None or not outline.is_long("documents"):
         return []
-    found = _wire.read_items(outline, "documents", list[msgspec.Raw], most + 1)
+    found = _json.read_items(outline, "documents", list[msgspec.Raw], most + 1)
     return [item for _, items in found for item in items]
 
 

@@ -67,6 +67,10 @@ FILE = (
     "This file cannot be read here: it must be a picture or a video below a folder that the "
     "server was given with --media-root, within the server's limits."
 )
+LOST = (
+    "No valid frame images found in manifest: a picture or a video that it lists cannot be read "
+    "here."
+)
 UNREADABLE = (
     "This is no picture that can be read: JPEG, PNG, WebP, GIF, BMP or TIFF, whole, of at most "
     "20 MB and 50 million pixels, its longer side at most 200 times the shorter one."
@@ -197,10 +201,13 @@ class Loader:
         content = await self._aside(self._roots.read, source.path, LIST)
         listing = await self._aside(manifest.read, content, self._most)
         frames: dict[int, Pixels] = {}
-        if listing.clip is not None and listing.video is not None:
-            shots = await self._shots(listing.video, listing.clip, share)
-            frames = {shot.index: shot.pixels for shot in shots}
-        found = await _together([self._picture(one, share) for one in listing.pictures])
+        try:
+            if listing.clip is not None and listing.video is not None:
+                shots = await self._shots(listing.video, listing.clip, share)
+                frames = {shot.index: shot.pixels for shot in shots}
+            found = await _together([self._picture(one, share) for one in listing.pictures])
+        except Forbidden:  # the manifest itself is there
+            raise BadRequest(LOST) from None
         return listing.film(dict(zip(listing.pictures, found, strict=True)), frames)
 
     # ── bytes ────────────────────────────────────────────────────────────────────────────
