@@ -139,9 +139,10 @@ def usage(jobs: Sequence[Job]) -> Usage:
 
 
 def timing(jobs: Sequence[Job], seconds: float) -> Timing:
+    """What several threads prepared at once is no longer than the whole."""
     return Timing(
         seconds,
-        sum(job.prepare for job in jobs),
+        min(seconds, sum(job.prepare for job in jobs)),
         max(job.queue for job in jobs),
         max(job.inference for job in jobs),
     )
