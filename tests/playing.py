@@ -119,6 +119,16 @@ def slow_head(playing: Host, connection: socket.socket) -> None:
     playing.linger(connection, 30, b"X-Y: 1\r\n")
 
 
+HALF = 200_000
+
+
+def half(playing: Host, connection: socket.socket) -> None:
+    """Half of a body, and no more until the end."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {2 * HALF}\r\n\r\n"
+    connection.sendall(head.encode() + b"x" * HALF)
+    playing.linger(connection, 30)
+
+
 def silent(playing: Host, connection: socket.socket) -> None:
     playing.linger(connection, 30)
 
@@ -207,7 +217,7 @@ BAD: dict[str, Part] = {
 
 SLOW: dict[str, Part] = {"/slow-body": slow_body, "/slow-head": slow_head, "/silent": silent}
 
-PARTS = {**GOOD, **BAD, **SLOW}
+PARTS = {**GOOD, **BAD, **SLOW, "/half": half, "/half-only": sized(b"x" * HALF, length=2 * HALF)}
 
 ODD = [
     "",

@@ -36,9 +36,10 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.settings import Settings
 from omnivec.engine.memory import _name
-from omnivec.engine.pictures import check_media, framed
+from omnivec.engine.pictures import check_media
 from omnivec.engine.work import is_short, size
 from omnivec.hosts.assemble import local_engine
+from omnivec.media.pieces import spread
 
 SEEING = "seeing=fake:image=on,dims=8"
 CAT = wire.DATA / "images" / "chelsea.png"
@@ -152,11 +153,9 @@ def test_a_film_is_one_item_or_one_for_each_frame() -> None:
 
 
 def test_frames_keep_what_is_beside_them_and_faults_name_the_film() -> None:
-    task = Encode((item(Text("a")), item(Text("b"), film(1, 2), film(3, 4))), each_frame=True)
-    split, origins = framed(task)
-    assert origins == [0, 1, 1, 1, 1]
-    assert [len(one.parts) for one in split.items] == [1, 3, 3, 3, 3]
-    assert isinstance(split.items[1].parts[0], Text)
+    split = spread(item(Text("b"), film(1, 2), film(3, 4)))
+    assert [len(one.parts) for one in split] == [3, 3, 3, 3]
+    assert isinstance(split[0].parts[0], Text)
     long = Encode(
         (item(film(1, 2, 3)), item(Text("a " * 2000), film(1, 2))),
         each_frame=True,

@@ -34,7 +34,7 @@ def get(url: str, *allowed: str, port: int = 1, most: int = MOST) -> bytes:
     async def scenario() -> bytes:
         fetcher = Fetcher(Allowed(allowed), port)
         try:
-            return await fetcher.fetch(url, most)
+            return await fetcher.fetch(url, most, [].append)
         finally:
             fetcher.close()
 
@@ -102,7 +102,7 @@ def test_one_host_gets_so_many_connections_at_once(playing: Host) -> None:
         fetcher = Fetcher(Allowed(["127.0.0.1"]), 1)
         try:
             urls = [f"{playing.url}/a-while?{i}" for i in range(20)]
-            return await asyncio.gather(*(fetcher.fetch(url, MOST) for url in urls))
+            return await asyncio.gather(*(fetcher.fetch(url, MOST, [].append) for url in urls))
         finally:
             fetcher.close()
 
@@ -119,14 +119,16 @@ def test_who_waits_for_a_host_takes_no_place_of_others(
     async def scenario() -> bytes:
         fetcher = Fetcher(Allowed(["127.0.0.0/8"]), 1)
         slow = [
-            asyncio.create_task(fetcher.fetch(f"{playing.url}{min(SLOW)}?{i}", MOST))
+            asyncio.create_task(fetcher.fetch(f"{playing.url}{min(SLOW)}?{i}", MOST, [].append))
             for i in range(4)
         ]
         try:
             while not playing.hits:  # noqa: ASYNC110 - another thread counts them
                 await asyncio.sleep(0.01)
             with host() as other:
-                return await fetcher.fetch(f"http://localhost:{other.port}/good.png", MOST)
+                return await fetcher.fetch(
+                    f"http://localhost:{other.port}/good.png", MOST, [].append
+                )
         finally:
             for task in slow:
                 task.cancel()

@@ -33,7 +33,7 @@ from omnivec.media import data_uri, load
 from omnivec.media.budget import Purse
 from omnivec.media.load import Loader, has_media
 from pictures import photo, png, saved
-from playing import PNG, Host, host
+from playing import HALF, PNG, Host, host
 
 DATA = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
@@ -307,6 +307,77 @@ def test_a_caller_that_leaves_gives_everything_back(playing: Host) -> None:
         return loader.purse.taken
 
     assert asyncio.run(scenario()) == 0
+
+
+def test_bodies_count_while_they_come(playing: Host) -> None:
+    """Several slow ones take what is there, so another is refused before it is complete."""
+    purse = Purse(4 * HALF + HALF // 2)
+
+    async def scenario() -> None:
+        loader = Loader(Settings(media_allow=("127.0.0.1",), port=1), purse)
+
+        async def ask(number: int) -> None:
+            items = pictures(Url(f"{playing.url}/half?{number}"))
+            async with loader.loaded(items, ["[0]"]):
+                raise AssertionError("loaded")
+
+        tasks = [asyncio.create_task(ask(number)) for number in range(4)]
+        for _ in range(200):
+            if purse.taken == 4 * HALF:
+                break
+            await asyncio.sleep(0.02)
+        assert purse.taken == 4 * HALF
+        with pytest.raises(Overloaded) as refused:
+            await ask(4)
+        assert (refused.value.param, refused.value.retry_after) == ("[0]", 1)
+        assert purse.taken == 4 * HALF
+        for task in tasks:
+            task.cancel()
+        gone = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(one, asyncio.CancelledError) for one in gone)
+        assert purse.taken == 0
+        loader.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_body_of_more_than_its_request_may_have_is_not_read_to_its_end(playing: Host) -> None:
+    refused = fault(Url(playing.url + "/half"), purse=Purse(HALF))
+    assert isinstance(refused, TooLarge)
+    assert refused.param == "[0]"
+
+
+def test_a_body_that_is_cut_short_gives_everything_back(playing: Host) -> None:
+    purse = Purse(10 * HALF)
+    assert fault(Blob(PNG), Url(playing.url + "/half-only"), purse=purse).message == load.FETCH
+    assert purse.taken == 0
+
+
+def test_files_do_not_count_once_they_are_decoded(playing: Host, folder: Path) -> None:
+    purse = Purse(10_000_000)
+    pixels = np.asarray(photo()).nbytes
+
+    async def scenario() -> None:
+        settings = Settings(media_allow=("127.0.0.1",), media_root=(str(folder),), port=1)
+        loader = Loader(settings, purse)
+        for source in (Url(playing.url + "/good.png"), Url(DATA), File("good.png")):
+            async with loader.loaded(pictures(source), ["[0]"]):
+                assert purse.taken == pixels
+        async with loader.loaded(pictures(Blob(PNG)), ["[0]"]):
+            assert purse.taken == pixels + len(PNG)
+        loader.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_given_back_late_is_given_back_once() -> None:
+    purse = Purse(10_000)
+    with purse.opened() as budget:
+        budget.take(30)
+        budget.give(10)
+        assert purse.taken == 20
+    budget.give(20)
+    assert purse.taken == 0
 
 
 # ── data URIs ────────────────────────────────────────────────────────────────────────────

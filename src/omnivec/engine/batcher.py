@@ -95,11 +95,15 @@ class Batcher:
 
     # ── from the event loop ──────────────────────────────────────────────────────────────
 
-    def admit(self, items: int) -> None:
-        """Promise places to a whole request, or raise Overloaded. An empty queue takes any."""
+    def admit(self, items: int, *, begun: bool = False) -> None:
+        """Promise places to a whole request, or raise Overloaded. An empty queue takes any. One
+        that has `begun` is not refused half-way."""
         with self._change:
             if self._closing:
                 raise Loading("The model is being closed.", retry_after=5)
+            if begun:
+                self._promised += items
+                return
             if self._is_full(items) and time.monotonic() - self._purged > PURGE:
                 self._lanes.purge()
                 self._purged = time.monotonic()

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Protocol
 
 from omnivec.core.errors import Fault
-from omnivec.core.nouns import Features, Output
+from omnivec.core.nouns import Features, Output, Timing, Usage
 
 
 class Caller(Protocol):
@@ -69,16 +69,17 @@ class Job:
     """Filled by one thread at a time, under a lock of theirs; awaited on the event loop.
 
     `outputs` has a place for each item, `asked` of which come before the request's first, and
-    `each` of which stand for one of the request's. The first fault ends the job, and what it
+    `each` of which stand for one of the request's. `cost` is of what the request had in the
+    queue before. The first fault ends the job, and what it
     still has in the queue is dropped there as departed.
     """
 
-    def __init__(self, items: int, asked: int = 0, each: int = 1) -> None:
+    def __init__(self, items: int, asked: int = 0, each: int = 1, cost: int = 0) -> None:
         self.arrived = time.monotonic()
         self.size = items
         self.asked = asked
         self.each = each
-        self.cost = 0
+        self.cost = cost
         self.tokens = 0
         self.cut = 0
         self.gone = False
@@ -128,6 +129,23 @@ class Job:
         if not self._done.done():
             self._done.set_exception(fault)
             self._done.exception()  # a caller that left never asks; asyncio would log that
+
+
+def usage(jobs: Sequence[Job]) -> Usage:
+    """Of a request that has these."""
+    items = sum((job.size - job.asked) // job.each for job in jobs)
+    cut = sum(-(-job.cut // job.each) for job in jobs)
+    return Usage(sum(job.tokens for job in jobs), items, cut)
+
+
+def timing(jobs: Sequence[Job], seconds: float) -> Timing:
+    """What several threads prepared at once is no longer than the whole."""
+    return Timing(
+        seconds,
+        min(seconds, sum(job.prepare for job in jobs)),
+        max(job.queue for job in jobs),
+        max(job.inference for job in jobs),
+    )
 
 
 @dataclass(order=True, slots=True)

@@ -30,8 +30,6 @@ from omnivec.core.nouns import (
     Result,
     Score,
     Task,
-    Timing,
-    Usage,
     Vectors,
 )
 from omnivec.core.outputs import dense
@@ -40,28 +38,28 @@ from omnivec.core.settings import Settings, budget
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.catalog import resolve
 from omnivec.engine.findings import check_labels, find, units_each
+from omnivec.engine.flow import Flow
 from omnivec.engine.intake import CHUNK, Feed, Intake
-from omnivec.engine.job import Job
-from omnivec.engine.memory import number_of, placed
-from omnivec.engine.outputs import cosine, dot, finish, maxsim, mixed, relevance, unbounded
-from omnivec.engine.pictures import check_media, framed, items_of, names_of, takes, with_items
+from omnivec.engine.job import Job, timing, usage
+from omnivec.engine.memory import placed
+from omnivec.engine.outputs import finish, scores
+from omnivec.engine.pictures import check_media, items_of, names_of, takes, with_items
 from omnivec.engine.resident import Resident
 from omnivec.engine.roster import Roster
 from omnivec.engine.store import Store
 from omnivec.engine.wishes import chosen, settle
 from omnivec.engine.work import (
-    COMPARED,
     Splitter,
     Work,
     check_adapter,
     check_dims,
     check_kinds,
     check_weights,
-    compared,
     is_short,
     letters,
 )
 from omnivec.media.load import Loader, has_media
+from omnivec.media.pieces import Piece
 
 MANY = 128
 """Outputs that are cut and normalised on the event loop at most."""
@@ -146,52 +144,75 @@ class LocalEngine:
         task = settle(task, resident.card)
         _check(task, resident.card, self._settings.max_items)
         items = items_of(task)
-        each = isinstance(task, Encode) and task.each_frame
-        if not each and not has_media(items):
-            return await self._compute(task, resident, batcher)
+        if isinstance(task, Encode) and task.each_frame:
+            return await self._each_frame(task, resident, batcher)
         began = time.monotonic()
+        if not has_media(items):
+            return await self._compute(task, resident, batcher, began)
         async with self._loader.loaded(items, names_of(task)) as loaded:
             loading = time.monotonic() - began
             task = with_items(task, loaded)
-            if isinstance(task, Encode) and task.each_frame:
-                return await self._each_frame(task, resident, batcher, loading)
-            return await self._compute(task, resident, batcher, loading)
+            return await self._compute(task, resident, batcher, began, loading)
 
-    async def _each_frame(
-        self, task: Encode, resident: Resident, batcher: Batcher, loading: float
-    ) -> Result:
+    async def _each_frame(self, task: Encode, resident: Resident, batcher: Batcher) -> Result:
         """Faults name the video, not the frame."""
-        task, origins = framed(task)
-        try:
-            return await self._compute(task, resident, batcher, loading)
-        except Fault as fault:
-            number = number_of(fault)
-            if number is None:
-                raise
-            raise placed(fault, origins[number]) from None
+        began = time.monotonic()
+        jobs: list[Job] = []
+
+        async def embed(piece: Piece) -> Output:
+            alone = msgspec.structs.replace(task, items=(piece.item,))
+            job = self._begin(alone, resident, batcher, jobs[-1] if jobs else None)
+            jobs.append(job)
+            try:
+                return (await job.wait())[0]
+            except Fault as fault:
+                raise placed(fault, piece.origin) from None
+
+        flow = Flow(embed)
+        async with self._loader.flowing(task.items, names_of(task)) as pieces:
+            found = await flow.through(pieces)
+        jobs[0].prepare += flow.waited
+        return await self._result(task, resident.card, found, jobs, began)
 
     async def _compute(
-        self, task: Work, resident: Resident, batcher: Batcher, loading: float = 0.0
+        self,
+        task: Work,
+        resident: Resident,
+        batcher: Batcher,
+        began: float,
+        loading: float = 0.0,
     ) -> Result:
         """`loading`: the seconds that its pictures took."""
+        job = self._begin(task, resident, batcher)
+        found = await job.wait()
+        job.prepare += loading
+        return await self._result(task, resident.card, found, [job], began)
+
+    def _begin(
+        self, task: Work, resident: Resident, batcher: Batcher, before: Job | None = None
+    ) -> Job:
+        """On its way; `before` is the one before it of the same request."""
         card = resident.card
         # for a bi-encoder the query is a unit of its own before the documents
         asked = int(isinstance(task, Score) and card.scoring != "cross-encoder")
         each = units_each(task, card) if isinstance(task, Extract) else 1
         size = len(task.items) * each + asked
-        batcher.admit(size)
-        job = Job(size, asked, each)
+        batcher.admit(size, begun=before is not None)
+        job = Job(size, asked, each, cost=before.cost if before else 0)
         split = partial(self._splitter.units, task, card)
         feed = Feed(batcher, resident.memory, job, split, letters(task.items[:CHUNK]))
         self._intake.put(feed, short=is_short(task) and not resident.memory.waits)
-        found = await job.wait()
+        return job
+
+    async def _result(
+        self, task: Work, card: Card, found: Sequence[Output], jobs: Sequence[Job], began: float
+    ) -> Result:
         outputs = await self._joined(task, card, found)
-        seconds = loading + time.monotonic() - job.arrived
         return Result(
             card=card,
             outputs=outputs,
-            usage=Usage(job.tokens, len(task.items), -(-job.cut // each)),
-            timing=Timing(seconds, loading + job.prepare, job.queue, job.inference),
+            usage=usage(jobs),
+            timing=timing(jobs, time.monotonic() - began),
             dims=self._length(task, card, found),
             dtype=_dtype(task),
             ignored=_ignored(task, card),
@@ -274,7 +295,7 @@ class LocalEngine:
             return tuple(find(task, card, outputs))
         vectors = [output for output in outputs if isinstance(output, Vectors)]
         if isinstance(task, Score):
-            return _compared(task, card, vectors)
+            return scores(task, card, vectors)
         rows: Sequence[Array | None] = [None] * len(vectors)
         if "dense" in task.kinds:
             dims = task.dims or self._default_dims(card)
@@ -305,19 +326,6 @@ def _by_name(residents: Sequence[Resident]) -> dict[str, Resident]:
         for name in (resident.card.name, *resident.card.aliases):
             found.setdefault(name, resident)
     return found
-
-
-def _compared(task: Score, card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
-    """The documents' scores, the first of the vectors being the query's."""
-    query, documents = vectors[0], vectors[1:]
-    if task.weights and compared(task, card) != COMPARED.get(card.scoring):
-        return tuple(mixed(task.weights, query, documents))
-    if card.scoring == "dot":
-        return tuple(unbounded(dot(query, documents)))
-    if card.scoring == "maxsim":
-        return tuple(unbounded(maxsim(query, documents)))
-    rows = dense(vectors)
-    return tuple(relevance(cosine(rows[0], rows[1:])))
 
 
 def _dtype(task: Work) -> Dtype:

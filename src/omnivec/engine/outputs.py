@@ -7,8 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from omnivec.core.nouns import Array, Findings, Floats, Kind, Output, Relevance, Sparse, Vectors
+from omnivec.core.nouns import (
+    Array,
+    Card,
+    Findings,
+    Floats,
+    Kind,
+    Output,
+    Relevance,
+    Score,
+    Sparse,
+    Vectors,
+)
 from omnivec.core.outputs import dense
+from omnivec.engine.work import COMPARED, compared
 
 
 def is_finite(output: Output) -> bool:
@@ -114,3 +126,16 @@ def unbounded(scores: Sequence[float]) -> list[Output]:
 def relevance(cosines: Sequence[float]) -> list[Output]:
     """Cosines as scores: clients filter by thresholds within 0..1, so `value` is cut there."""
     return [Relevance(value=max(0.0, score), raw=score) for score in cosines]
+
+
+def scores(task: Score, card: Card, vectors: Sequence[Vectors]) -> tuple[Output, ...]:
+    """Of the documents, the first of the vectors being the query's."""
+    query, documents = vectors[0], vectors[1:]
+    if task.weights and compared(task, card) != COMPARED.get(card.scoring):
+        return tuple(mixed(task.weights, query, documents))
+    if card.scoring == "dot":
+        return tuple(unbounded(dot(query, documents)))
+    if card.scoring == "maxsim":
+        return tuple(unbounded(maxsim(query, documents)))
+    rows = dense(vectors)
+    return tuple(relevance(cosine(rows[0], rows[1:])))

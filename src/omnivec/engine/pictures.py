@@ -67,22 +67,3 @@ def _beyond(task: Encode | Score | Extract, item: Item, card: Card) -> str | Non
             if needed not in card.modalities:
                 return "video"
     return None
-
-
-def framed(task: Encode) -> tuple[Encode, list[int]]:
-    """The task with an item for each frame in place of a film, and which item each came from."""
-    items: list[Item] = []
-    origins: list[int] = []
-    for origin, item in enumerate(task.items):
-        made = [item]
-        for place, part in enumerate(item.parts):
-            if isinstance(part, Film):
-                made = [_with(one, place, frame) for one in made for frame in part.frames]
-        items += made
-        origins += [origin] * len(made)
-    return msgspec.structs.replace(task, items=tuple(items)), origins
-
-
-def _with(item: Item, place: int, frame: Pixels) -> Item:
-    parts = (*item.parts[:place], frame, *item.parts[place + 1 :])
-    return msgspec.structs.replace(item, parts=parts)

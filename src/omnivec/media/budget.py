@@ -63,6 +63,14 @@ class Budget:
             self._purse.take(count)
             self._taken += count
 
+    def give(self, count: int) -> None:
+        """So many bytes of what was taken, when they are there no more. After the end nothing
+        is left to give back."""
+        with self._lock:
+            if not self._closed:
+                self._taken -= count
+                self._purse.give(count)
+
     def close(self) -> int:
         """The bytes to give back."""
         with self._lock:

@@ -12,12 +12,12 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote, urljoin
 from weakref import WeakValueDictionary
 
@@ -51,6 +51,9 @@ _URL = re.compile(
     r"(?:#[^\s\\\x00-\x20\x7f]*)?",
     re.IGNORECASE | re.ASCII,
 )
+
+Take: TypeAlias = Callable[[int], None]
+"""Told of each so many bytes of a body as they come; raises a fault if they are too many."""
 
 
 class Refused(Exception):  # noqa: N818 - this side's decision, mostly
@@ -97,13 +100,14 @@ class Fetcher:
         # of its own: a name server that hangs must not take the threads of anything else
         self._resolver = ThreadPoolExecutor(8, "resolver")
 
-    async def fetch(self, url: str, most: int) -> bytes:
-        """The body, of at most so many bytes. Raises Refused, whatever went wrong."""
+    async def fetch(self, url: str, most: int, take: Take) -> bytes:
+        """The body, of at most so many bytes. Raises Refused, whatever went wrong, and what
+        `take` raises; what it was told of then is not there any more."""
         try:
             async with asyncio.timeout(DEADLINE):
                 target = parse(url)
                 for _ in range(HOPS + 1):
-                    found = await self._get(target, most)
+                    found = await self._get(target, most, take)
                     if isinstance(found, bytes):
                         return found
                     target = found
@@ -114,7 +118,7 @@ class Fetcher:
     def close(self) -> None:
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
-    async def _get(self, target: Target, most: int) -> bytes | Target:
+    async def _get(self, target: Target, most: int, take: Take) -> bytes | Target:
         """The body, or where it is instead."""
         addresses = await self._addresses(target)
         each = self._each.setdefault(addresses[0], asyncio.Semaphore(EACH))
@@ -126,7 +130,9 @@ class Fetcher:
                 writer.write(_request(target))
                 answer = Answer(most)
                 while not answer.done:
+                    before = len(answer.body)
                     answer.feed(await reader.read(_READ))
+                    take(len(answer.body) - before)
         if answer.location is not None:
             return parse(urljoin(target.url, answer.location))
         return bytes(answer.body)

@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
-
-import msgspec
 
 from omnivec.core.errors import AbsentFile, BadRequest, Fault, TooLarge
 from omnivec.core.nouns import (
@@ -42,6 +40,8 @@ from omnivec.media.child import UNREADABLE as NO_VIDEO
 from omnivec.media.fetch import Fetcher, Refused
 from omnivec.media.files import Forbidden, Roots
 from omnivec.media.image_decoder import Decoder, Undecodable
+from omnivec.media.manifest import Listing
+from omnivec.media.pieces import Give, Piece, in_turn, kept, moving, put, replaced, spread
 from omnivec.media.showing import Shot
 from omnivec.media.video import Decoders
 
@@ -115,110 +115,187 @@ class Loader:
         """The items, with pixels in place of sources; `names` are what their faults call them.
         Their memory counts as taken until the block ends. Raises BadRequest, TooLarge,
         Unsupported, Overloaded."""
-        found: dict[Medium, str] = {}
-        for item, name in zip(items, names, strict=True):
-            for part in item.parts:
-                if isinstance(part, Image | Video | Manifest):
-                    found.setdefault(part, name)
-        if len(found) > MANY:
-            raise TooLarge(f"A request may have at most {MANY} pictures and videos.")
+        found = _found(items, names)
         with self.purse.opened() as budget:
-            pixels = await self._all(found, budget)
-            yield tuple(_replaced(item, pixels) for item in items)
+            pixels = await self._all(found, self._share(budget))
+            yield tuple(replaced(item, pixels) for item in items)
 
-    async def _all(self, found: dict[Medium, str], budget: Budget) -> dict[Part, Pixels | Film]:
-        share = Share(budget, asyncio.Semaphore(self._turns))
+    @asynccontextmanager
+    async def flowing(
+        self, items: Sequence[Item], names: Sequence[str]
+    ) -> AsyncIterator[AsyncIterator[Piece]]:
+        """Like `loaded`, but an item for each frame of their videos, in order and as they are
+        decoded: the caller frees each one's memory, and what is under way ends with the block.
+        Both the block and the pieces raise these faults."""
+        found = _found(items, names)
+        with self.purse.opened() as budget:
+            pieces = self._pieces(items, found, self._share(budget))
+            async with aclosing(pieces):
+                yield pieces
+
+    def _share(self, budget: Budget) -> Share:
+        return Share(budget, asyncio.Semaphore(self._turns))
+
+    async def _pieces(
+        self, items: Sequence[Item], found: dict[Medium, str], share: Share
+    ) -> AsyncGenerator[Piece, None]:
+        places = moving(items)
+        films = {item.parts[at] for item, at in zip(items, places, strict=True) if at is not None}
+        still = {medium: name for medium, name in found.items() if medium not in films}
+        pixels = await self._all(still, share)
+        for origin, (item, place) in enumerate(zip(items, places, strict=True)):
+            rest = replaced(item, pixels)
+            medium = None if place is None else rest.parts[place]
+            if place is None or not isinstance(medium, Video | Manifest):
+                for one in spread(rest):
+                    yield Piece(origin, one)
+                continue
+            async with aclosing(self._frames(medium, found[medium], share)) as frames:
+                async for frame, free in frames:
+                    yield Piece(origin, put(rest, place, frame), frame.rgb.nbytes, free)
+
+    async def _all(self, found: dict[Medium, str], share: Share) -> dict[Part, Pixels | Film]:
         names = found.values()
         loads = [self._one(medium, name, share) for medium, name in zip(found, names, strict=True)]
         return dict(zip(found, await _together(loads), strict=True))
 
     async def _one(self, medium: Medium, name: str, share: Share) -> Pixels | Film:
         """Raises faults that name the item."""
-        try:
+        with _named(name):
             if isinstance(medium, Image):
                 return await self._picture(medium.source, share)
             if isinstance(medium, Video):
                 return await self._film(medium.source, medium.clip, share)
-            return await self._listed(medium.source, share)
-        except Refused as error:
-            log.info("a URL was not fetched: %s", error)
-            raise BadRequest(FETCH, param=name) from None
-        except Forbidden:
-            raise AbsentFile(FILE, param=name) from None
-        except data_uri.Malformed:
-            raise BadRequest(DATA, param=name) from None
-        except Undecodable:
-            raise BadRequest(UNREADABLE, param=name) from None
-        except Fault as fault:
-            raise type(fault)(fault.message, param=name, retry_after=fault.retry_after) from None
+            return await self._listed(await self._listing(medium.source), share)
+
+    async def _frames(
+        self, medium: Video | Manifest, name: str, share: Share
+    ) -> AsyncGenerator[tuple[Pixels, Give], None]:
+        """One by one, where they need not be there all at once, and what gives back their memory
+        then. Raises as `_one` does."""
+        with _named(name):
+            if isinstance(medium, Video):
+                async with aclosing(self._shots(medium.source, medium.clip, share)) as shots:
+                    async for shot in shots:
+                        yield shot.pixels, share.budget.give
+                return
+            listing = await self._listing(medium.source)
+            if not listing.is_straight:
+                for frame in (await self._listed(listing, share)).frames:
+                    yield frame, kept
+                return
+            async with aclosing(self._rows(listing, share)) as rows:
+                async for row in rows:
+                    yield row, share.budget.give
 
     # ── pictures ─────────────────────────────────────────────────────────────────────────
 
     async def _picture(self, source: Source, share: Share) -> Pixels:
-        fetched = await self._fetched(source, PICTURE)
+        fetched = await self._fetched(source, PICTURE, share)
         async with share.turn:
             return await self._aside(self._decoded, fetched, share.budget)
 
-    def _decoded(self, source: Source, budget: Budget) -> Pixels:
+    def _decoded(self, source: Source | bytes, budget: Budget) -> Pixels:
         """On a thread. Raises Forbidden, Malformed, Undecodable."""
         try:
-            data = self._content(source, "image/", PICTURE)
-            budget.take(len(data))
-            return self._decoder.decode(data, lambda count: budget.take(3 * count))
+            data = self._content(source, "image/", PICTURE, budget)
+            pixels = self._decoder.decode(data, lambda count: budget.take(3 * count))
         except Undecodable:
             if isinstance(source, File):  # what is there and is no picture might as well not be
                 raise Forbidden from None
             raise
+        if not isinstance(source, Blob):  # which is a part of the request, and stays
+            budget.give(len(data))
+        return pixels
 
     # ── videos ───────────────────────────────────────────────────────────────────────────
 
     async def _film(self, source: Source, clip: Clip, share: Share) -> Film:
-        shots = await self._shots(source, clip, share)
-        return Film(tuple(shot.pixels for shot in shots), tuple(shot.time for shot in shots))
+        async with aclosing(self._shots(source, clip, share)) as shots:
+            taken = [shot async for shot in shots]
+        return Film(tuple(shot.pixels for shot in taken), tuple(shot.time for shot in taken))
 
-    async def _shots(self, source: Source, clip: Clip, share: Share) -> list[Shot]:
-        fetched = await self._fetched(source, VIDEO)
+    async def _shots(self, source: Source, clip: Clip, share: Share) -> AsyncGenerator[Shot, None]:
+        fetched = await self._fetched(source, VIDEO, share)
         if not isinstance(fetched, File):
-            data = await self._aside(self._content, fetched, "video/", VIDEO)
-            share.budget.take(len(data))
-            return await self._taken(data, clip, share)
+            data = await self._aside(self._content, fetched, "video/", VIDEO, share.budget)
+            async with aclosing(self._taken(data, clip, share)) as shots:
+                async for shot in shots:
+                    yield shot
+            return
         with await self._aside(self._roots.open, fetched.path, LONG_VIDEO) as file:
             try:
-                return await self._taken(file.fileno(), clip, share)
+                async with aclosing(self._taken(file.fileno(), clip, share)) as shots:
+                    async for shot in shots:
+                        yield shot
             except BadRequest as fault:  # what is there and is no video might as well not be
                 raise (Forbidden if fault.message == NO_VIDEO else fault) from None
 
-    async def _taken(self, data: bytes | int, clip: Clip, share: Share) -> list[Shot]:
-        taken = []
+    async def _taken(
+        self, data: bytes | int, clip: Clip, share: Share
+    ) -> AsyncGenerator[Shot, None]:
         async with aclosing(self._decoders.stream(data, clip)) as shots:
             async for shot in shots:
                 share.budget.take(shot.pixels.rgb.nbytes)
-                taken.append(shot)
-        return taken
+                yield shot
 
-    async def _listed(self, source: File, share: Share) -> Film:
-        """The frames that a manifest lists."""
+    # ── lists of frames ──────────────────────────────────────────────────────────────────
+
+    async def _listing(self, source: File) -> Listing:
         content = await self._aside(self._roots.read, source.path, LIST)
-        listing = await self._aside(manifest.read, content, self._most)
+        return await self._aside(manifest.read, content, self._most)
+
+    async def _listed(self, listing: Listing, share: Share) -> Film:
+        """All frames that a manifest lists."""
         frames: dict[int, Pixels] = {}
-        try:
+        with _there():
             if listing.clip is not None and listing.video is not None:
-                shots = await self._shots(listing.video, listing.clip, share)
-                frames = {shot.index: shot.pixels for shot in shots}
+                async with aclosing(self._shots(listing.video, listing.clip, share)) as shots:
+                    frames = {shot.index: shot.pixels async for shot in shots}
             found = await _together([self._picture(one, share) for one in listing.pictures])
-        except Forbidden:  # the manifest itself is there
-            raise BadRequest(LOST) from None
         return listing.film(dict(zip(listing.pictures, found, strict=True)), frames)
+
+    async def _rows(self, listing: Listing, share: Share) -> AsyncGenerator[Pixels, None]:
+        """The same one by one, of a list that is straight."""
+        works = [partial(self._picture, one, share) for one in listing.pictures]
+        with _there():
+            async with (
+                aclosing(in_turn(works, self._turns)) as pictures,
+                aclosing(self._listed_shots(listing, share)) as shots,
+            ):
+                for place, entry in enumerate(listing.entries):
+                    if entry.image_path:
+                        yield await anext(pictures)
+                        continue
+                    shot = await anext(shots, None)
+                    if shot is None or shot.index != entry.frame_number:
+                        raise listing.absent(place)
+                    yield shot.pixels
+
+    async def _listed_shots(self, listing: Listing, share: Share) -> AsyncGenerator[Shot, None]:
+        if listing.clip is None or listing.video is None:
+            return
+        async with aclosing(self._shots(listing.video, listing.clip, share)) as shots:
+            async for shot in shots:
+                yield shot
 
     # ── bytes ────────────────────────────────────────────────────────────────────────────
 
-    async def _fetched(self, source: Source, most: int) -> Source:
+    async def _fetched(self, source: Source, most: int, share: Share) -> Source | bytes:
+        """The content of what must be fetched, taken from the budget as it comes."""
         if isinstance(source, Url) and not data_uri.is_one(source.url):
-            return Blob(await self._fetcher.fetch(source.url, most))
+            return await self._fetcher.fetch(source.url, most, share.budget.take)
         return source
 
-    def _content(self, source: Source, kind: str, most: int) -> bytes:
-        """What needs no fetching, on a thread."""
+    def _content(self, source: Source | bytes, kind: str, most: int, budget: Budget) -> bytes:
+        """On a thread, for what was not fetched."""
+        if isinstance(source, bytes):
+            return source
+        data = self._read(source, kind, most)
+        budget.take(len(data))
+        return data
+
+    def _read(self, source: Source, kind: str, most: int) -> bytes:
         if isinstance(source, File):
             return self._roots.read(source.path, most)
         data = source.data if isinstance(source, Blob) else data_uri.read(source.url, kind)
@@ -247,8 +324,40 @@ def has_media(items: Sequence[Item]) -> bool:
     return any(isinstance(part, Image | Video | Manifest) for item in items for part in item.parts)
 
 
-def _replaced(item: Item, pixels: dict[Part, Pixels | Film]) -> Item:
-    parts = tuple(
-        pixels[part] if isinstance(part, Image | Video | Manifest) else part for part in item.parts
-    )
-    return msgspec.structs.replace(item, parts=parts)
+def _found(items: Sequence[Item], names: Sequence[str]) -> dict[Medium, str]:
+    """Each medium once, and the name of the first item that has it. Raises TooLarge."""
+    found: dict[Medium, str] = {}
+    for item, name in zip(items, names, strict=True):
+        for part in item.parts:
+            if isinstance(part, Image | Video | Manifest):
+                found.setdefault(part, name)
+    if len(found) > MANY:
+        raise TooLarge(f"A request may have at most {MANY} pictures and videos.")
+    return found
+
+
+@contextmanager
+def _there() -> Iterator[None]:
+    """A file that cannot be had, of a manifest that is there itself."""
+    try:
+        yield
+    except Forbidden:
+        raise BadRequest(LOST) from None
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What goes wrong with a medium, as a fault that names the item."""
+    try:
+        yield
+    except Refused as error:
+        log.info("a URL was not fetched: %s", error)
+        raise BadRequest(FETCH, param=name) from None
+    except Forbidden:
+        raise AbsentFile(FILE, param=name) from None
+    except data_uri.Malformed:
+        raise BadRequest(DATA, param=name) from None
+    except Undecodable:
+        raise BadRequest(UNREADABLE, param=name) from None
+    except Fault as fault:
+        raise type(fault)(fault.message, param=name, retry_after=fault.retry_after) from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -67,6 +68,20 @@ class Listing(msgspec.Struct, frozen=True):
         numbers = {entry.frame_number for entry in self.entries if not entry.image_path}
         return Clip(indexes=tuple(sorted(numbers))) if numbers else None
 
+    @property
+    def is_straight(self) -> bool:
+        """Whether one reading of the video gives all of its frames in the entries' order, and no
+        picture is there twice."""
+        paths = [entry.image_path for entry in self.entries if entry.image_path]
+        numbers = [entry.frame_number for entry in self.entries if not entry.image_path]
+        rising = all(one < other for one, other in pairwise(numbers))
+        return rising and len(set(paths)) == len(paths)
+
+    def absent(self, place: int) -> BadRequest:
+        return BadRequest(
+            f"{_WRONG}: entry {place} has a picture or a frame of the video that is not there."
+        )
+
     def film(self, pictures: Mapping[File, Pixels], frames: Mapping[int, Pixels]) -> Film:
         """A frame for each entry; `frames` of the video by their number. Raises BadRequest where
         one is not there."""
@@ -78,10 +93,7 @@ class Listing(msgspec.Struct, frozen=True):
         ]
         found = tuple(row for row in rows if row is not None)
         if len(found) < len(rows):
-            raise BadRequest(
-                f"{_WRONG}: entry {rows.index(None)} has a picture or a frame of the video that "
-                "is not there."
-            )
+            raise self.absent(rows.index(None))
         return Film(found, tuple(entry.timestamp for entry in self.entries))
 
 
