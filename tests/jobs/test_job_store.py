@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pg8000.dbapi
 import pytest
 
 from omnivec.core.errors import Loading, Overloaded
@@ -18,6 +20,7 @@ from omnivec.jobs.store import StoreError
 if TYPE_CHECKING:
     from conftest import Clock
     from omnivec.jobs.store import Store
+    from omnivec.jobs.table import Connection
 
 NOW = 1_000_000
 
@@ -185,6 +188,29 @@ def test_one_that_is_refused_does_not_undo_its_neighbours(
     found = asyncio.run(together())
     assert [isinstance(one, Overloaded) for one in found] == [False, False, False, True, True]
     assert len(run(store, (table.take, 9, NOW))[0]) == 3
+
+
+def waits_for_the_disk(connection: Connection) -> bool:
+    """Whether its transactions do, in the database's own words."""
+    try:
+        [(told,)] = connection.execute("PRAGMA synchronous").fetchall()
+        return bool(told == 2)
+    except pg8000.dbapi.Error:
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN")
+        [(told,)] = connection.execute("SHOW synchronous_commit").fetchall()
+        return bool(told == "on")
+
+
+def test_what_is_secured_waits_for_the_disk_and_all_with_it(store: Store) -> None:
+    async def asked() -> list[list[bool]]:
+        alone = [await store.run(waits_for_the_disk), await store.secure(waits_for_the_disk)]
+        again = [await store.run(waits_for_the_disk)]
+        store.run(lambda _: time.sleep(0.2))  # the next two become one transaction
+        together = [store.run(waits_for_the_disk), store.secure(waits_for_the_disk)]
+        return [alone, again, await asyncio.gather(*together)]
+
+    assert asyncio.run(asked()) == [[False, True], [False], [True, True]]
 
 
 def test_what_ran_when_the_process_died_waits_again(place: str, clock: Clock) -> None:

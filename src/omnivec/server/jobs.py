@@ -166,13 +166,13 @@ class Jobs:
         return serve
 
     async def run(self, call: Call) -> Reply:
-        job = await self._submit(call, str(uuid4()), KEPT)
+        job = await self._runner.submit(await self._order(call, str(uuid4()), KEPT))
         return _json({"id": job.id, "status": job.status})
 
     async def runsync(self, call: Call) -> Reply:
         wait = _wait(call)
-        submitted = await self._submit(call, f"sync-{uuid4()}", KEPT_SYNC)
-        return _status(await self._runner.wait(submitted.id, wait))
+        order = await self._order(call, f"sync-{uuid4()}", KEPT_SYNC)
+        return _status(await self._runner.perform(order, wait))
 
     async def status(self, call: Call) -> Reply:
         return _status(await self._runner.get(_id(call)))
@@ -214,7 +214,8 @@ class Jobs:
         workers = {"idle": 1 - busy, "initializing": 0, "ready": 1, "running": busy, "throttled": 0}
         return _json({"jobs": {**jobs, "retried": found.retried}, "workers": workers})
 
-    async def _submit(self, call: Call, id_: str, keep: int) -> Job:
+    async def _order(self, call: Call, id_: str, keep: int) -> Order:
+        """Raises BadRequest."""
         fields = await _fields(self._door, call.body)
         work = bytes(fields.get("input", b"")).strip()
         if work[:1] in (b'"', b"["):
@@ -223,16 +224,14 @@ class Jobs:
             raise BadRequest("`input` must be an object.", param="input")
         asked = _submission(fields)
         policy = asked.policy or Policy()
-        return await self._runner.submit(
-            Order(
-                id=id_,
-                input=work,
-                webhook=asked.webhook,
-                low=bool(policy.lowPriority),
-                timeout=policy.executionTimeout or EXECUTION,
-                ttl=policy.ttl or LIFETIME,
-                keep=keep,
-            )
+        return Order(
+            id=id_,
+            input=work,
+            webhook=asked.webhook,
+            low=bool(policy.lowPriority),
+            timeout=policy.executionTimeout or EXECUTION,
+            ttl=policy.ttl or LIFETIME,
+            keep=keep,
         )
 
 
