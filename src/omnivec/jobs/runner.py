@@ -87,8 +87,7 @@ class Runner:
     async def submit(self, order: Order, *, told: bool = True) -> Job:
         """Raises Overloaded when too many wait, or too much is kept for who asks later. `told`:
         its id will be, so what was accepted must be on disk first."""
-        if self._full:
-            raise Overloaded("The store of jobs is full of results.", retry_after=60)
+        self._check_room()
         write = self.store.secure if told else self.store.run
         adding = write(table.add, order, self.store.clock())
         self._feed()  # right behind it, so that both are written together
@@ -106,6 +105,10 @@ class Runner:
     async def get(self, id_: str) -> Job | None:
         return await self.store.run(table.get, id_, self.store.clock())
 
+    async def shorten(self, id_: str, keep: int) -> None:
+        """Its result is kept for so many milliseconds at most."""
+        await self.store.secure(table.shorten, id_, keep, self.store.clock())
+
     async def wait(self, id_: str, seconds: float) -> Job | None:
         """The job when it has ended, or as it is then."""
         with self._ending(id_) as ended:
@@ -113,6 +116,10 @@ class Runner:
             if job is None or job.is_final:
                 return job
             return await _within(ended, seconds) or await self.get(id_)
+
+    def _check_room(self) -> None:
+        if self._full:
+            raise Overloaded("The store of jobs is full of results.", retry_after=60)
 
     @contextmanager
     def _ending(self, id_: str) -> Iterator[asyncio.Future[Job | None]]:
@@ -133,6 +140,8 @@ class Runner:
         return job
 
     async def retry(self, id_: str) -> bool:
+        """Whether it may be tried again. Raises Overloaded as `submit` does."""
+        self._check_room()
         again = await self.store.secure(table.retry, id_, self.store.clock())
         self._feed()
         return again
