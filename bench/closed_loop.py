@@ -29,6 +29,7 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sent = 0.0
         self.busy = False  # a request is out
+        self.answer = bytearray()  # the last one's body
         self._received = bytearray()
 
     def send(self, request: bytes) -> None:
@@ -47,6 +48,7 @@ class Connection:
         if head < 0 or len(self._received) < head + 4 + _length(self._received[:head]):
             return None
         self.busy = False
+        self.answer = self._received[head + 4 :]
         return int(self._received[9:12])
 
 

@@ -1,4 +1,5 @@
-"""The two load generators as processes of their own: wrk, and `bench.closed_loop`.
+"""The load generators as processes of their own: wrk, `bench.closed_loop`, and for jobs
+`bench.job_loop`.
 
 wrk drives the short requests, of which there are thousands a second. It leaves out what is
 unanswered when the time is up, so requests that take a good part of a second, of which a peer
@@ -77,8 +78,8 @@ def read_wrk(printed: str, processor: float) -> Counted:
     return Counted(said["requests"], said["duration_us"] / 1e6, bad, *latencies, processor)
 
 
-def start_loop(port: int, load: Load) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bench.closed_loop", str(port), load.path, str(load.bodies)]
+def start_loop(port: int, load: Load, module: str = "bench.closed_loop") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", module, str(port), load.path, str(load.bodies)]
     command += [str(load.connections), str(load.seconds), str(load.pause)]
     return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
 
@@ -92,6 +93,11 @@ def finish_loop(process: subprocess.Popen[str]) -> Counted:
 
 def drive_loop(port: int, load: Load) -> Counted:
     return finish_loop(start_loop(port, load))
+
+
+def drive_jobs(port: int, load: Load) -> Counted:
+    """Jobs of RunPod's API: a request is one job, however often its status was asked for."""
+    return finish_loop(start_loop(port, load, "bench.job_loop"))
 
 
 def _spend(command: list[str], env: dict[str, str]) -> tuple[str, float]:

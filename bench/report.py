@@ -15,7 +15,7 @@ from bench.growth import CURVES
 from bench.places import PLOTS, REPORT, RESULTS
 
 Result = Mapping[str, Any]
-ORDER = (*suites.NAMED, "growth", "cost", "replies", "videos", "soak")
+ORDER = (*suites.NAMED, "jobs", "growth", "cost", "replies", "videos", "soak")
 
 
 def store(result: Result) -> Path:
@@ -139,8 +139,9 @@ def _conditions(result: Result) -> list[str]:
         f"## Conditions of {result['date']}, commit {result['commit']}",
         "",
         machine,
-        f"- Matrix products, GFLOP/s on all cores: {ceilings}.",
     ]
+    if ceilings:
+        lines.append(f"- Matrix products, GFLOP/s on all cores: {ceilings}.")
     for one in result["servers"].values():
         versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
         lines.append(f"- **{one['title']}**: {one['settings']}. {versions}.")

@@ -18,6 +18,7 @@ from typing import Any
 from bench import (
     environments,
     growth,
+    jobs,
     machine,
     replies,
     report,
@@ -32,7 +33,8 @@ from bench.places import ROOT
 from bench.servers import LEFT_OUT, NAMED
 from bench.suites import Suite, Told
 
-ALONE = ("growth", "replies", "videos", "soak")  # what is measured of ours alone
+# what has a harness of its own; of ours alone, but for the jobs
+ALONE = ("jobs", "growth", "replies", "videos", "soak")
 HUNDRED_WORDS = ("passage-32", "batch-4", "passage-8", "batch-8x2")
 USUAL = ("default", "rerank", "f32", "growth", "replies", "videos")
 EVERY = (*suites.NAMED, *ALONE)
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     samples = result["samples"]
     for suite in chosen:
         _gather(samples, suites.compare(suite, limits))
+    if "jobs" in alone:
+        _gather(samples, jobs.measure(told.repeats, told.seconds, told.workloads))
     if "growth" in alone:
         _gather(samples, growth.measure(told.repeats, told.seconds))
     if "replies" in alone:
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _gather(samples, videos.measure(told.repeats))
     if "soak" in alone:
         _gather(samples, soak.measure(told.minutes))
-    if not told.smoke:
+    if result["ceiling_gflops"]:
         result["ceiling_gflops"] = _ceilings(result["ceiling_gflops"])
     result["took_s"] = time.monotonic() - began
     return _finish(result, told, samples)
@@ -119,7 +123,8 @@ def _line(sample: dict[str, Any]) -> str:
 def _describe(chosen: Sequence[Suite], told: Told, alone: Sequence[str]) -> dict[str, Any]:
     commit, changed = machine.commit()
     used = {one.name: one for suite in chosen for one in suites.chosen(suite, told)}
-    used |= {"omnivec": NAMED["omnivec"]} if alone else {}
+    used |= {"omnivec": NAMED["omnivec"]} if {*alone} - {"jobs"} else {}
+    used |= {name: NAMED[name] for name in jobs.SERVERS if "jobs" in alone}
     return {
         "date": machine.now(),
         "commit": commit,
@@ -128,7 +133,7 @@ def _describe(chosen: Sequence[Suite], told: Told, alone: Sequence[str]) -> dict
         "repeats": told.repeats,
         "seconds": told.seconds,
         "machine": machine.describe(),
-        "ceiling_gflops": {} if chosen[:1] == [suites.SMOKE] else _ceilings({}),
+        "ceiling_gflops": {} if chosen[:1] in ([], [suites.SMOKE]) else _ceilings({}),
         "tokens": {name: texts.tokens(texts.windows(100, 64)) for name in HUNDRED_WORDS},
         "servers": {
             name: {
@@ -159,9 +164,12 @@ def _commands(name: str, chosen: Sequence[Suite]) -> dict[str, str]:
     every = {}
     for suite in chosen:
         if name in suite.servers and suite.model not in NAMED[name].refuses:
-            words = shlex.join(NAMED[name].command(suite.model, 8400))
-            every[suite.model] = _relative(words)
-    return every
+            every[suite.model] = _command(name, suite.model)
+    return every | ({jobs.MODEL: _command(name, jobs.MODEL)} if name in jobs.SERVERS else {})
+
+
+def _command(name: str, model: str) -> str:
+    return _relative(shlex.join(NAMED[name].command(model, 8400)))
 
 
 def _relative(words: str) -> str:

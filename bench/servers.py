@@ -3,13 +3,15 @@ libraries to name beside its figures."""
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from bench import environments, models, onnx_graphs
-from bench.places import ROOT
+from bench.places import MODELS, ROOT, environment
 from bench.texts import NAME
 
 THIN = ROOT / "bench" / "peers"
@@ -90,6 +92,33 @@ def _env(peer: str) -> Callable[[], Path]:
     return lambda: environments.prepare(peer)
 
 
+def _jobs(model: str, port: int) -> list[str]:
+    """With a new store each time, on the disk that the repository is on."""
+    folder = MODELS / "jobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    store = tempfile.mktemp(".sqlite", dir=folder)
+    command = _omnivec("auto")(model, port)
+    return [*command, "--profile", "runpod", "--host", "127.0.0.1", "--jobs", store]
+
+
+def _sdk(model: str, port: int) -> list[str]:
+    """The SDK's packages from an environment of their own, all others from ours."""
+    packages = next(environments.prepare("runpod").parents[1].glob("lib/*/site-packages"))
+    inherited = environment().get("PYTHONPATH", "")
+    told = {
+        "PYTHONPATH": os.pathsep.join(filter(None, [inherited, str(packages)])),
+        "RUNPOD_LOG_LEVEL": "INFO",
+        "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
+        "UVICORN_LOG_LEVEL": "warning",
+    }
+    named = models.DEFAULT_ID if model == "default" else str(models.folder(model))
+    return [
+        *("env", *(f"{name}={value}" for name, value in told.items())),
+        *(str(_here().with_name("omnivec")), "runpod", f"{NAME}={named}", "--offline"),
+        *("--rp_serve_api", "--rp_api_host", "127.0.0.1", "--rp_api_port", str(port)),
+    ]
+
+
 OURS = ("omnivec", "openvino", "tokenizers", "starlette", "uvicorn", "uvloop", "orjson")
 INFINITY = ("infinity-emb", "torch", "transformers", "sentence-transformers")
 THIN_TORCH = ("sentence-transformers", "torch", "transformers", "uvicorn", "starlette")
@@ -140,6 +169,24 @@ ALL = (
         "thin server, exported graph with pooling inside, all graph optimisations, "
         "intra_op 2, batches of 32 sorted by length",
         refuses=("large", "reranker", "modernbert"),
+    ),
+    Server(
+        "omnivec-jobs",
+        "omnivec",
+        _jobs,
+        _here,
+        OURS,
+        "--profile runpod, jobs in SQLite on disk",
+        ours=True,
+    ),
+    Server(
+        "runpod-sdk",
+        "runpod --rp_serve_api",
+        _sdk,
+        _env("runpod"),
+        ("runpod", "fastapi", "pydantic", "uvicorn"),
+        "our engine and worker behind the SDK's own test server, which keeps jobs in memory; "
+        "RUNPOD_LOG_LEVEL=INFO, at DEBUG it would write every output out",
     ),
     Server(
         "here",

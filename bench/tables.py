@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench import answers, figures, models, replies, suites, videos, workloads
+from bench import answers, figures, jobs, models, replies, suites, videos, workloads
 from bench.figures import Spread
 from bench.growth import CURVES
 
@@ -66,6 +66,8 @@ def everything(result: Result) -> list[str]:
 def section(result: Result, suite: str) -> list[str]:
     if suite == "growth":
         return growth(result)
+    if suite == "jobs":
+        return submitted(result)
     if suite == "cost":
         return cost(result)
     if suite == "replies":
@@ -284,6 +286,24 @@ def cost(result: Result) -> list[str]:
             lines.append(f"- {title}: {number(spread.median)} ({reach})")
     about = "12 words, 64 connections, the fake model with 384 dimensions"
     return [*lines, f"- {about}.", ""]
+
+
+def submitted(result: Result) -> list[str]:
+    samples = [one for one in result["samples"] if one["suite"] == "jobs"]
+    titles = [_server(result, name)["title"] for name in jobs.SERVERS]
+    lines = ["## Jobs of RunPod's API", "", _stamp(result), ""]
+    lines += _head(["", "unit", *titles, "ours / best peer"])
+    for work in jobs.WORKS:
+        row = Row(work.title, work.name, "jobs_per_second", "jobs/s")
+        lines += _compared(row, samples, jobs.SERVERS, jobs.SERVERS[0])
+        if work.connections == 1:
+            row = Row(f"p50 of {work.title}", work.name, "p50_ms", "ms", less_is_better=True)
+            lines += _compared(row, samples, jobs.SERVERS, jobs.SERVERS[0])
+    about = (
+        f"- Ours writes each job to its disk; the SDK's server forgets them with its process. "
+        f"/status is asked for at once, then every {jobs.PAUSE:g} ms."
+    )
+    return [*lines, _cosines(samples, jobs.SERVERS), "", about, *_notes(samples, result), ""]
 
 
 def written(result: Result) -> list[str]:

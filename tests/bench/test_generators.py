@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bench.closed_loop import percentile
-from bench.generators import Load, drive_loop, read_wrk
+from bench.generators import Load, drive_jobs, drive_loop, read_wrk
 
 PRINTED = """Running 1s test @ http://127.0.0.1:8400
   1 threads and 64 connections
@@ -63,3 +63,46 @@ def test_the_closed_loop_counts_answers_and_failures(tmp_path: Path) -> None:
     assert 0 < counted.bad < counted.requests
     assert counted.p50 <= counted.p99 <= counted.worst
     assert counted.seconds >= 0.2
+
+
+class Queue(http.server.BaseHTTPRequestHandler):
+    """Jobs that have ended when their status was asked for twice; the body "fail" fails."""
+
+    protocol_version = "HTTP/1.1"
+    asked: dict[str, int]
+    failing: set[str]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        id_ = self.path.removeprefix("/status/")
+        if id_ == self.path:
+            id_ = str(len(self.asked))
+            self.asked[id_] = 0
+            self.failing |= {id_} if body == b"fail" else set()
+        status = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")[self.asked[id_]]
+        self.asked[id_] += 1
+        status = "FAILED" if id_ in self.failing else status
+        told = b'{"id":"%b","output":[%b],"status":"%b"}'
+        answer = told % (id_.encode(), b"0," * 999 + b"0", status.encode())
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_a_job_is_counted_when_it_has_ended(tmp_path: Path) -> None:
+    bodies = tmp_path / "bodies"
+    bodies.write_bytes(b"one\nfail\n")
+    told: dict[str, object] = {"asked": {}, "failing": set()}
+    handler = type("Of", (Queue,), told)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        counted = drive_jobs(server.server_port, Load("/run", bodies, 1, 0.3, pause=2))
+        server.shutdown()
+    asked: dict[str, int] = told["asked"]  # type: ignore[assignment]
+    assert counted.requests == len(asked) > 2
+    assert counted.bad == counted.requests // 2  # every second one
+    assert [asked[str(at)] for at in (0, 1)] == [3, 1]

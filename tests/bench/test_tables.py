@@ -67,6 +67,25 @@ def test_a_row_has_medians_spreads_and_the_paired_ratio() -> None:
     assert "**5.50 x** (5.00 to 6.00)" in line
 
 
+def test_jobs_are_set_beside_those_of_the_sdks_server() -> None:
+    result = _result()
+    for one in result["samples"]:
+        own = one["server"] == "omnivec"
+        one |= {"suite": "jobs", "server": "omnivec-jobs" if own else "runpod-sdk"}
+        if one["workload"] == "query-64":
+            one |= {"workload": "runsync-1-32", "jobs_per_second": one["texts_per_second"]}
+    told = {"settings": "s", "versions": {}, "commands": {}}
+    result["servers"] = {
+        "omnivec-jobs": {"title": "ours", "ours": True, **told},
+        "runpod-sdk": {"title": "theirs", "ours": False, **told},
+    }
+    lines = tables.everything(result)
+    line = _line(lines, "/runsync: 1 text of 12 words, 32 connections")
+    assert "| jobs/s | 950 (900 to 1,000) |" in line
+    assert "**5.50 x** (5.00 to 6.00)" in line
+    assert not [one for one in lines if "1 connection |" in one]  # nobody was asked
+
+
 def test_a_wrong_peer_is_void_and_nobody_is_measured_against_it() -> None:
     lines = tables.section(_result(cosine=0.9), "default")
     line = _line(lines, "12 words, 64 connections")

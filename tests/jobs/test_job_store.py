@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pg8000.dbapi
 import pytest
 
 from omnivec.core.errors import Loading, Overloaded
@@ -18,6 +20,7 @@ from omnivec.jobs.store import StoreError
 if TYPE_CHECKING:
     from conftest import Clock
     from omnivec.jobs.store import Store
+    from omnivec.jobs.table import Connection
 
 NOW = 1_000_000
 
@@ -103,6 +106,36 @@ def test_only_what_failed_is_tried_again(store: Store) -> None:
     assert run(store, (table.health,)) == [health]
 
 
+def test_what_is_tried_again_waits_like_a_new_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(store, (table.add, order("a"), NOW), (table.take, 1, NOW))
+    run(store, (table.finish, "a", "FAILED", None, "why", NOW), (table.add, order("b"), NOW))
+    monkeypatch.setattr(table, "MOST_WAITING", 1)
+    with pytest.raises(Overloaded) as caught:
+        run(store, (table.retry, "a", NOW))
+    assert caught.value.retry_after == 5
+    assert run(store, (table.get, "a", NOW))[0].status == "FAILED"
+    assert run(store, (table.retry, "b", NOW)) == [False]  # which is not even looked for
+    monkeypatch.setattr(table, "MOST_WAITING", 2)
+    assert run(store, (table.retry, "a", NOW)) == [True]
+
+
+def test_a_result_may_be_let_go_before_its_time(store: Store) -> None:
+    for id_ in "abc":
+        run(store, (table.add, order(id_, keep=KEPT), NOW))
+    run(store, (table.take, 2, NOW), (table.finish, "a", "COMPLETED", b"1", None, NOW))
+    run(store, *[(table.shorten, id_, 6000, NOW + 100) for id_ in "abcd"])
+    run(store, (table.shorten, "a", DAY, NOW + 100))  # never for longer
+    found = run(store, (table.get, "a", NOW + 6099), (table.get, "a", NOW + 6100))
+    assert [job is not None for job in found] == [True, False]
+    late = NOW + DAY // 2  # of the others it is the end that counts
+    run(store, (table.finish, "b", "COMPLETED", b"1", None, late), (table.cancel, "c", late))
+    for id_ in "bc":
+        found = run(store, (table.get, id_, late + 5999), (table.get, id_, late + 6000))
+        assert [job is not None for job in found] == [True, False]
+
+
 def test_a_purge_takes_what_waits(store: Store) -> None:
     for id_ in "abc":
         run(store, (table.add, order(id_), NOW))
@@ -185,6 +218,29 @@ def test_one_that_is_refused_does_not_undo_its_neighbours(
     found = asyncio.run(together())
     assert [isinstance(one, Overloaded) for one in found] == [False, False, False, True, True]
     assert len(run(store, (table.take, 9, NOW))[0]) == 3
+
+
+def waits_for_the_disk(connection: Connection) -> bool:
+    """Whether its transactions do, in the database's own words."""
+    try:
+        [(told,)] = connection.execute("PRAGMA synchronous").fetchall()
+        return bool(told == 2)
+    except pg8000.dbapi.Error:
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN")
+        [(told,)] = connection.execute("SHOW synchronous_commit").fetchall()
+        return bool(told == "on")
+
+
+def test_what_is_secured_waits_for_the_disk_and_all_with_it(store: Store) -> None:
+    async def asked() -> list[list[bool]]:
+        alone = [await store.run(waits_for_the_disk), await store.secure(waits_for_the_disk)]
+        again = [await store.run(waits_for_the_disk)]
+        store.run(lambda _: time.sleep(0.2))  # the next two become one transaction
+        together = [store.run(waits_for_the_disk), store.secure(waits_for_the_disk)]
+        return [alone, again, await asyncio.gather(*together)]
+
+    assert asyncio.run(asked()) == [[False, True], [False], [True, True]]
 
 
 def test_what_ran_when_the_process_died_waits_again(place: str, clock: Clock) -> None:

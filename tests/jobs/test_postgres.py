@@ -21,6 +21,8 @@ from omnivec.jobs.store import StoreError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from omnivec.jobs.store import Store
+
 
 @pytest.mark.parametrize(
     ("url", "expected"),
@@ -113,18 +115,25 @@ def test_a_server_that_hangs_up_first_is_still_heard(tmp_path: Path) -> None:
         thread.join()
 
 
+def ask(store: Store, work: Any, *arguments: Any) -> Any:
+    async def asked() -> Any:
+        return await store.run(work, *arguments)
+
+    return asyncio.run(asked())
+
+
 def test_a_lost_connection_is_made_anew(cluster: str) -> None:
     with databases.connect(cluster) as connection:
         connection.cursor().execute("CREATE DATABASE lost")
     store = open_store(cluster.replace("/postgres?", "/lost?"))
     accepted = Order("a", bytes(range(256)))
-    asyncio.run(store.run(table.add, accepted, 1))
+    ask(store, table.add, accepted, 1)
     with databases.connect(cluster) as connection:
         connection.cursor().execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'lost'"
         )
     with pytest.raises(Loading):
-        asyncio.run(store.run(table.take, 9, 2))
-    [job] = asyncio.run(store.run(table.take, 9, 2))
+        ask(store, table.take, 9, 2)
+    [job] = ask(store, table.take, 9, 2)
     store.close()
     assert (job.id, job.input) == ("a", accepted.input)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from omnivec.core.errors import Loading, Overloaded
@@ -99,6 +100,25 @@ def test_waiting_has_an_end_before_the_job_has() -> None:
         job = await runner.wait("a", 60)
         assert job is not None
         assert job.status == "COMPLETED"
+
+    play(scene)
+
+
+def test_a_job_is_performed_while_its_caller_waits() -> None:
+    async def scene(runner: Runner, work: Work) -> None:
+        job = await runner.perform(Order("a", b"x"), 60)
+        assert job is not None
+        assert (job.status, job.output) == ("COMPLETED", b'"x"')
+        assert job == msgspec.structs.replace(await runner.get("a"), timeout=job.timeout)
+        bug = await runner.perform(Order("b", b"bug"), 60)
+        assert (bug.status, bug.output) == ("FAILED", None)
+        late = await runner.perform(Order("c", b"wait"), 0.05)
+        assert late.status == "IN_PROGRESS"
+        waiting = asyncio.create_task(runner.perform(Order("d", b"wait"), 60))
+        await until(lambda: work.now == 2)
+        assert (await runner.cancel("d")).status == (await waiting).status == "CANCELLED"
+        work.go.set()
+        assert (await runner.wait("c", 60)).status == "COMPLETED"
 
     play(scene)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,12 +40,12 @@ class Engine(TinyEngine):
 
 
 @contextlib.contextmanager
-def server(**told: Any) -> Iterator[tuple[httpx.Client, TinyEngine]]:
+def server(place: str | None = None, **told: Any) -> Iterator[tuple[httpx.Client, TinyEngine]]:
     settings = Settings(host="127.0.0.1", port=0, profile="runpod", dialect="runpod", **told)
     metrics, engine = Metrics(), Engine()
     door = Door(discover("dialects"), engine, settings=settings, metrics=metrics)
     made = add_jobs(
-        door, lambda answer: Runner(open_store(None), answer, Webhooks().post, settings.max_jobs)
+        door, lambda answer: Runner(open_store(place), answer, Webhooks().post, settings.max_jobs)
     )
 
     async def start() -> None:
@@ -189,6 +191,30 @@ def test_a_call_that_waits_is_answered_when_its_time_is_up() -> None:
         assert told["status"] == "IN_PROGRESS"
         assert time.monotonic() - began >= 1  # the least that RunPod waits
         client.post(f"/cancel/{told['id']}")
+
+
+def test_a_result_that_its_reader_wants_no_longer(client: httpx.Client) -> None:
+    for root in ("", "/v2/x"):
+        id_ = client.post(f"{root}/runsync", json=EMBED).json()["id"]
+        assert client.get(f"{root}/status/{id_}?ttl=600000").json()["status"] == "COMPLETED"
+        assert client.get(f"{root}/status/{id_}?ttl=x").json()["param"] == "ttl"
+        assert client.get(f"{root}/status/{id_}?ttl=0").json()["status"] == "COMPLETED"
+        assert client.get(f"{root}/status/{id_}").status_code == 404
+    assert client.get("/status/nothing?ttl=5").status_code == 404
+
+
+def test_credentials_beside_a_job_are_not_kept(tmp_path: Path) -> None:
+    place = str(tmp_path / "jobs.sqlite")
+    beside = {"s3Config": {"accessSecret": "of somebody"}, "policy": {"ttl": 10_000}}
+    with server(place) as (client, _):
+        for body in ({"input": {"input": "bug"}}, {"input": "bug", "prompt_type": "query"}):
+            told = client.post("/runsync", json={**beside, **body}).json()
+            assert told["status"] == "FAILED"  # such a one keeps its input, to be tried again
+    with sqlite3.connect(place) as connection:
+        kept = [json.loads(row[0]) for row in connection.execute("SELECT input FROM job")]
+    connection.close()
+    assert kept == [{"input": "bug"}, {"input": "bug", "prompt_type": "query"}]
+    assert b"of somebody" not in Path(place).read_bytes()
 
 
 def test_nesting_without_end_is_no_order(client: httpx.Client) -> None:

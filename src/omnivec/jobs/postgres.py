@@ -71,6 +71,10 @@ class Postgres:
             connection.execute(statement.format(key=key, blob="BYTEA"))
         connection.execute("COMMIT")
 
+    def last(self, connection: Connection, *, lasting: bool) -> None:
+        """DEFAULT: as its owner has it, who may want it on a second machine too."""
+        connection.execute(f"SET synchronous_commit TO {'DEFAULT' if lasting else 'off'}")
+
     def shrink(self, connection: Connection) -> None:
         """PostgreSQL does so by itself."""
 

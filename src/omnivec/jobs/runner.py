@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import msgspec
 
 from omnivec.core.errors import Fault, Loading, Overloaded
 from omnivec.jobs import table
@@ -55,19 +57,20 @@ class Runner:
         self._closed = closed
         self._full = False
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
-        self._wake = asyncio.Event()
+        self._waiting: defaultdict[str, set[asyncio.Future[Job | None]]] = defaultdict(set)
+        self._taking = self._hungry = self._ended = False
         self._hooks = asyncio.Event()
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """On the event loop that everything else is called on."""
-        self._wake.set()
-        self._loops = [asyncio.create_task(one()) for one in (self._feed, self._sweep, self._tell)]
+        self._feed()
+        self._loops = [asyncio.create_task(one()) for one in (self._sweep, self._tell)]
 
     async def close(self) -> None:
         """What still runs is begun again when the store is next opened."""
+        self._ended = True
         tasks = (*self._loops, *self._running.values(), *self._telling.values())
         for task in tasks:
             task.cancel()
@@ -81,29 +84,50 @@ class Runner:
     def running(self) -> int:
         return len(self._running)
 
-    async def submit(self, order: Order) -> Job:
-        """Raises Overloaded when too many wait, or too much is kept for who asks later."""
-        if self._full:
-            raise Overloaded("The store of jobs is full of results.", retry_after=60)
-        job = await self.store.run(table.add, order, self.store.clock())
-        self._wake.set()
-        return job
+    async def submit(self, order: Order, *, told: bool = True) -> Job:
+        """Raises Overloaded when too many wait, or too much is kept for who asks later. `told`:
+        its id will be, so what was accepted must be on disk first."""
+        self._check_room()
+        write = self.store.secure if told else self.store.run
+        adding = write(table.add, order, self.store.clock())
+        self._feed()  # right behind it, so that both are written together
+        return await adding
+
+    async def perform(self, order: Order, seconds: float) -> Job | None:
+        """The job when it has ended, or as it is then and on disk, for its id is told only now.
+        Raises Overloaded as `submit` does."""
+        with self._ending(order.id) as ended:
+            await self.submit(order, told=False)
+            if (job := await _within(ended, seconds)) is not None:
+                return job
+            return await self.store.secure(table.keep, order.id, self.store.clock())
 
     async def get(self, id_: str) -> Job | None:
         return await self.store.run(table.get, id_, self.store.clock())
 
+    async def shorten(self, id_: str, keep: int) -> None:
+        """Its result is kept for so many milliseconds at most."""
+        await self.store.secure(table.shorten, id_, keep, self.store.clock())
+
     async def wait(self, id_: str, seconds: float) -> Job | None:
         """The job when it has ended, or as it is then."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[id_].add(ended)
-        try:
+        with self._ending(id_) as ended:
             job = await self.get(id_)
             if job is None or job.is_final:
                 return job
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await ended
-            return await self.get(id_)
+            return await _within(ended, seconds) or await self.get(id_)
+
+    def _check_room(self) -> None:
+        if self._full:
+            raise Overloaded("The store of jobs is full of results.", retry_after=60)
+
+    @contextmanager
+    def _ending(self, id_: str) -> Iterator[asyncio.Future[Job | None]]:
+        """What is given the job when it ends, or None when it must be asked for."""
+        ended: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
+        self._waiting[id_].add(ended)
+        try:
+            yield ended
         finally:
             self._waiting[id_].discard(ended)
             if not self._waiting[id_]:
@@ -111,50 +135,59 @@ class Runner:
 
     async def cancel(self, id_: str) -> Job | None:
         """One that has ended stays as it was."""
-        job = await self.store.run(table.cancel, id_, self.store.clock())
+        job = await self.store.secure(table.cancel, id_, self.store.clock())
         self._stop(id_)
         return job
 
     async def retry(self, id_: str) -> bool:
-        again = await self.store.run(table.retry, id_, self.store.clock())
-        self._wake.set()
+        """Whether it may be tried again. Raises Overloaded as `submit` does."""
+        self._check_room()
+        again = await self.store.secure(table.retry, id_, self.store.clock())
+        self._feed()
         return again
 
     async def purge(self) -> int:
         """Cancels what waits; how many."""
-        gone = await self.store.run(table.purge, self.store.clock())
+        gone = await self.store.secure(table.purge, self.store.clock())
         for id_ in gone:
             self._announce(id_)
         return len(gone)
 
     # ── running ──────────────────────────────────────────────────────────────────────────
 
-    async def _feed(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            free = self._at_once - len(self._running)
-            if free < 1:
-                continue  # whoever ends wakes
-            try:
-                jobs = await self.store.run(table.take, free, self.store.clock())
-            except Fault:
-                await asyncio.sleep(PAUSE)
-                self._wake.set()
-                continue
-            for job in jobs:
-                task = asyncio.create_task(self._run(job))
-                self._running[job.id] = task
+    def _feed(self) -> None:
+        """Takes what there is room for; one question to the store at a time."""
+        free = self._at_once - len(self._running)
+        self._hungry = self._taking
+        if self._taking or free < 1 or self._ended:
+            return  # whoever ends asks again
+        self._taking = True
+        self.store.run(table.take, free, self.store.clock()).add_done_callback(self._taken)
+
+    def _taken(self, taking: asyncio.Future[list[Job]]) -> None:
+        self._taking = False
+        try:
+            jobs = taking.result()
+        except Fault:
+            asyncio.get_running_loop().call_later(PAUSE, self._feed)
+            return
+        if self._ended:
+            return
+        for job in jobs:
+            self._running[job.id] = asyncio.create_task(self._run(job))
+        if self._hungry:
+            self._feed()
 
     async def _run(self, job: Job) -> None:
+        ended: Job | None = None
         try:
             status, outcome = await self._outcome(job)
-            await self._finish(job.id, status, outcome)
+            ended = await self._finish(job, status, outcome)
         finally:
             if self._running.get(job.id) is asyncio.current_task():
                 del self._running[job.id]
-            self._announce(job.id)
-            self._wake.set()
+            self._announce(job.id, ended)
+            self._feed()
 
     async def _outcome(self, job: Job) -> tuple[Status, Outcome]:
         try:
@@ -167,27 +200,39 @@ class Runner:
             return "FAILED", Outcome(error="Internal error; the log has it under the job's id.")
         return ("COMPLETED" if outcome.error is None else "FAILED"), outcome
 
-    async def _finish(self, id_: str, status: Status, outcome: Outcome) -> None:
+    async def _finish(self, job: Job, status: Status, outcome: Outcome) -> Job | None:
+        """The job as it ended; None where it had ended before. One whose end is lost with the
+        machine is run again, so nobody waits for the disk."""
         while True:
+            now = self.store.clock()
+            told = (outcome.output, outcome.error, now)
             try:
-                await self.store.run(
-                    table.finish, id_, status, outcome.output, outcome.error, self.store.clock()
-                )
+                done = await self.store.run(table.finish, job.id, status, *told)
             except Fault:
                 await asyncio.sleep(PAUSE)
-            else:
+                continue
+            if job.webhook is not None:
                 self._hooks.set()
-                return
+            if not done:
+                return None
+            return msgspec.structs.replace(
+                job,
+                status=status,
+                finished=now,
+                input=b"",
+                output=outcome.output,
+                error=outcome.error,
+            )
 
     def _stop(self, id_: str) -> None:
         if (task := self._running.pop(id_, None)) is not None:
             task.cancel()
         self._announce(id_)
 
-    def _announce(self, id_: str) -> None:
+    def _announce(self, id_: str, job: Job | None = None) -> None:
         for waiting in self._waiting.get(id_, ()):
             if not waiting.done():
-                waiting.set_result(None)
+                waiting.set_result(job)
 
     # ── time and webhooks ────────────────────────────────────────────────────────────────
 
@@ -226,6 +271,13 @@ class Runner:
                 self._hooks.set()
         finally:
             del self._telling[job.id]
+
+
+async def _within(ended: asyncio.Future[Job | None], seconds: float) -> Job | None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return await ended
+    return None
 
 
 async def patiently(answer: Answer, work: bytes) -> Outcome:

@@ -38,6 +38,10 @@ class Sqlite:
             raise StoreError(f"jobs: the store {self._path} cannot be used: {why}") from error
         return connection
 
+    def last(self, connection: Connection, *, lasting: bool) -> None:
+        """NORMAL: what is committed is the system's to write, and in the file's right order."""
+        connection.execute(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
+
     def shrink(self, connection: Connection) -> None:
         connection.execute(f"PRAGMA incremental_vacuum({FREED})").fetchall()
 

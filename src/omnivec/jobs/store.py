@@ -1,5 +1,5 @@
 """Jobs on disk. What was accepted is written before its id is told, and is there after the
-process or the machine died.
+process or the machine died; how it ended is there after the process died.
 
 One thread has the database. Whatever is asked of it while it writes becomes one transaction
 with what follows, so many small requests share the wait for the disk.
@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from omnivec.core.errors import Fault, Loading
 from omnivec.jobs import table
@@ -34,6 +34,14 @@ class StoreError(OSError):
     """The store cannot be opened; the message says why and what to do."""
 
 
+class _Asked(NamedTuple):
+    """`lasting`: what it writes is to outlive the machine, not only this process."""
+
+    work: Callable[[Connection], Any]
+    answer: Future[Any]
+    lasting: bool
+
+
 class Database(Protocol):
     """Where the table is: jobs/sqlite.py or jobs/postgres.py. Used by one thread."""
 
@@ -42,6 +50,12 @@ class Database(Protocol):
     def open(self) -> Connection:
         """A connection outside of any transaction, the table made where it is not yet there.
         Raises StoreError, also where another server uses the store."""
+        ...
+
+    def last(self, connection: Connection, *, lasting: bool) -> None:
+        """Whether the transactions from now on wait until the disk has them and all before
+        them, which they do at first. What need not wait is safe from this process's end all
+        the same."""
         ...
 
     def shrink(self, connection: Connection) -> None:
@@ -61,34 +75,43 @@ class Store:
         self.recovered = 0  # jobs that were running when the process died
         self._database = database
         self._connection: Connection | None = None
-        self._asked: SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None] = (
-            SimpleQueue()
-        )
+        self._lasting = True
+        self._asked: SimpleQueue[_Asked | None] = SimpleQueue()
         opened: Future[None] = Future()
         self._thread = threading.Thread(target=self._work, args=(opened,), name="jobs", daemon=True)
         self._thread.start()
         opened.result()
 
-    async def run(
+    def run(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs
-    ) -> T:
-        """What a function of jobs/table.py gives, once that is on disk. Raises its Fault, or
-        Loading when the database fails. A caller that is cancelled has still asked."""
-        answer: Future[T] = Future()
-        self._asked.put((partial(_call, work, args, named), answer))
-        return await asyncio.wrap_future(answer)
+    ) -> asyncio.Future[T]:
+        """What a function of jobs/table.py gives, once that outlives this process. Raises its
+        Fault, or Loading when the database fails. It is asked for at once; a caller that is
+        cancelled has still asked."""
+        return self._ask(partial(_call, work, args, named), lasting=False)
+
+    def secure(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs
+    ) -> asyncio.Future[T]:
+        """The same, once that and all before it outlives the machine."""
+        return self._ask(partial(_call, work, args, named), lasting=True)
 
     def close(self) -> None:
         """After what was asked so far. From any thread but an event loop's."""
         self._asked.put(None)
         self._thread.join(timeout=10)
 
+    def _ask(self, work: Callable[[Connection], T], *, lasting: bool) -> asyncio.Future[T]:
+        answer: Future[T] = Future()
+        self._asked.put(_Asked(work, answer, lasting))
+        return asyncio.wrap_future(answer)
+
     # ── the thread ───────────────────────────────────────────────────────────────────────
 
     def _work(self, opened: Future[None]) -> None:
         try:
             self._connection = self._database.open()
-            self.recovered = self._commit(partial(table.recover, now=self.clock()))
+            self.recovered = self._commit(partial(table.recover, now=self.clock()), lasting=True)
         except Exception as error:  # noqa: BLE001 - told to who opens the store
             opened.set_exception(error)
             return
@@ -104,33 +127,35 @@ class Store:
         if self._connection is not None:
             self._database.close(self._connection)
 
-    def _answer(self, group: list[tuple[Callable[[Connection], Any], Future[Any]]]) -> None:
-        """One transaction; nobody is told of anything before it is on disk."""
-        waiting = [
-            (work, answer) for work, answer in group if answer.set_running_or_notify_cancel()
-        ]
+    def _answer(self, group: list[_Asked]) -> None:
+        """One transaction; nobody is told of anything before it is written."""
+        waiting = [asked for asked in group if asked.answer.set_running_or_notify_cancel()]
         told: list[Callable[[], None]] = []
 
         def all_of(connection: Connection) -> None:
-            for work, answer in waiting:
+            for asked in waiting:
                 try:
-                    told.append(partial(answer.set_result, work(connection)))
+                    told.append(partial(asked.answer.set_result, asked.work(connection)))
                 except Fault as fault:
-                    told.append(partial(answer.set_exception, fault))
+                    told.append(partial(asked.answer.set_exception, fault))
 
         try:
-            self._commit(all_of)
+            self._commit(all_of, lasting=any(asked.lasting for asked in waiting))
         except Exception:
             log.exception("the store of jobs failed")
             self._drop()
             fault = Loading("The store of jobs does not answer; try again.", retry_after=2)
-            told = [partial(answer.set_exception, fault) for _, answer in waiting]
+            told = [partial(asked.answer.set_exception, fault) for asked in waiting]
         for tell in told:
             tell()
 
-    def _commit(self, work: Callable[[Connection], T]) -> T:
+    def _commit(self, work: Callable[[Connection], T], *, lasting: bool) -> T:
         if self._connection is None:
             self._connection = self._database.open()
+            self._lasting = True
+        if lasting != self._lasting:
+            self._database.last(self._connection, lasting=lasting)
+            self._lasting = lasting
         self._connection.execute("BEGIN")
         try:
             found = work(self._connection)

@@ -69,11 +69,16 @@ def room(db: Connection) -> tuple[int, int]:
     return MOST_WAITING - int(count), MOST_BYTES - int(size)
 
 
-def add(db: Connection, order: Order, now: int) -> Job:
+def _admit(db: Connection, input_size: int) -> None:
     """Raises Overloaded when the queue is full."""
     jobs, size = room(db)
-    if jobs < 1 or size < len(order.input):
+    if jobs < 1 or size < input_size:
         raise Overloaded("The queue of jobs is full; try again later.", retry_after=5)
+
+
+def add(db: Connection, order: Order, now: int) -> Job:
+    """Raises Overloaded when the queue is full."""
+    _admit(db, len(order.input))
     db.execute(
         "INSERT INTO job(id, status, low, size, created, timeout, ttl, keep, expires, input, "
         "webhook) VALUES (?, 'IN_QUEUE', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -128,15 +133,22 @@ def cancel(db: Connection, id_: str, now: int) -> Job | None:
 
 
 def retry(db: Connection, id_: str, now: int) -> bool:
-    """Whether it was one that may be tried again: it failed or took too long."""
-    done = db.execute(
+    """Whether it was one that may be tried again: it failed or took too long. It waits like a
+    new one: raises Overloaded when the queue is full."""
+    found = db.execute(
+        "SELECT size FROM job WHERE id = ? AND status IN ('FAILED', 'TIMED_OUT') AND expires > ?",
+        (id_, now),
+    ).fetchall()
+    if not found:
+        return False
+    _admit(db, int(found[0][0]))
+    db.execute(
         "UPDATE job SET status = 'IN_QUEUE', started = NULL, finished = NULL, output = NULL, "
         "error = NULL, drained = 0, attempts = 0, retries = retries + 1, created = ?, "
-        "hook_at = NULL, hook_tries = 0, expires = ? + ttl "
-        "WHERE id = ? AND status IN ('FAILED', 'TIMED_OUT') AND expires > ? RETURNING id",
-        (now, now, id_, now),
+        "hook_at = NULL, hook_tries = 0, expires = ? + ttl WHERE id = ?",
+        (now, now, id_),
     )
-    return bool(done.fetchall())
+    return True
 
 
 def purge(db: Connection, now: int) -> list[str]:
@@ -154,6 +166,22 @@ def get(db: Connection, id_: str, now: int) -> Job | None:
     query = f"SELECT {COLUMNS} FROM job WHERE id = ? AND expires > ?"  # noqa: S608 - names of ours
     found = _jobs(db.execute(query, (id_, now)))
     return found[0] if found else None
+
+
+def shorten(db: Connection, id_: str, keep: int, now: int) -> None:
+    """Its result is there for `keep` milliseconds and no longer: of one that ended from now on,
+    of another from its end."""
+    db.execute(
+        "UPDATE job SET keep = ?, expires = CASE WHEN finished IS NULL OR expires < ? "
+        "THEN expires ELSE ? END WHERE id = ? AND keep > ?",
+        (keep, now + keep, now + keep, id_, keep),
+    )
+
+
+def keep(db: Connection, id_: str, now: int) -> Job | None:
+    """The job, written once more: so what was written of it before need not have lasted."""
+    db.execute("UPDATE job SET size = size WHERE id = ?", (id_,))
+    return get(db, id_, now)
 
 
 def drain(db: Connection, id_: str) -> bool:

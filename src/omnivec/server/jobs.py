@@ -42,6 +42,9 @@ MOST_RUN, MOST_SYNC = 10 * 2**20, 20 * 2**20
 """Bytes of a body of /run and of /runsync."""
 WAIT, LEAST_WAIT, MOST_WAIT = 90 * SECOND, SECOND, 300 * SECOND
 """Milliseconds for which /runsync and /status-sync wait for a job's end."""
+BESIDE = frozenset({"webhook", "policy", "s3Config"})
+"""Fields that are no part of a job. The worker uploads nothing, so `s3Config`, which holds
+somebody's credentials, is neither read nor kept."""
 DIALECT = "runpod"
 _NAMES = "run|runsync|status|status-sync|stream|cancel|retry|purge-queue|health|ping|openai"
 _MOUNTED = re.compile(rf"/v2/[^/]+(/(?:{_NAMES})(?:/.*)?)")
@@ -166,16 +169,21 @@ class Jobs:
         return serve
 
     async def run(self, call: Call) -> Reply:
-        job = await self._submit(call, str(uuid4()), KEPT)
+        job = await self._runner.submit(await self._order(call, str(uuid4()), KEPT))
         return _json({"id": job.id, "status": job.status})
 
     async def runsync(self, call: Call) -> Reply:
         wait = _wait(call)
-        submitted = await self._submit(call, f"sync-{uuid4()}", KEPT_SYNC)
-        return _status(await self._runner.wait(submitted.id, wait))
+        order = await self._order(call, f"sync-{uuid4()}", KEPT_SYNC)
+        return _status(await self._runner.perform(order, wait))
 
     async def status(self, call: Call) -> Reply:
-        return _status(await self._runner.get(_id(call)))
+        """Under `ttl` the result is kept for so many milliseconds from now, or from its end."""
+        id_, ttl = _id(call), _milliseconds(call, "ttl", "the milliseconds to keep the result")
+        reply = _status(await self._runner.get(id_))
+        if ttl is not None:
+            await self._runner.shorten(id_, ttl)
+        return reply
 
     async def status_sync(self, call: Call) -> Reply:
         return _status(await self._runner.wait(_id(call), _wait(call)))
@@ -214,26 +222,35 @@ class Jobs:
         workers = {"idle": 1 - busy, "initializing": 0, "ready": 1, "running": busy, "throttled": 0}
         return _json({"jobs": {**jobs, "retried": found.retried}, "workers": workers})
 
-    async def _submit(self, call: Call, id_: str, keep: int) -> Job:
+    async def _order(self, call: Call, id_: str, keep: int) -> Order:
+        """Raises BadRequest."""
         fields = await _fields(self._door, call.body)
         work = bytes(fields.get("input", b"")).strip()
         if work[:1] in (b'"', b"["):
-            work = call.body  # the SDK's run_sync sends {"model", "input": "text"} unwrapped
+            work = _unwrapped(fields)
         elif work[:1] != b"{":
             raise BadRequest("`input` must be an object.", param="input")
         asked = _submission(fields)
         policy = asked.policy or Policy()
-        return await self._runner.submit(
-            Order(
-                id=id_,
-                input=work,
-                webhook=asked.webhook,
-                low=bool(policy.lowPriority),
-                timeout=policy.executionTimeout or EXECUTION,
-                ttl=policy.ttl or LIFETIME,
-                keep=keep,
-            )
+        return Order(
+            id=id_,
+            input=work,
+            webhook=asked.webhook,
+            low=bool(policy.lowPriority),
+            timeout=policy.executionTimeout or EXECUTION,
+            ttl=policy.ttl or LIFETIME,
+            keep=keep,
         )
+
+
+def _unwrapped(fields: Mapping[str, bytes | memoryview | msgspec.Raw]) -> bytes:
+    """The job of a body that is one, as the SDK's run_sync sends {"model", "input": "text"}."""
+    own = [
+        msgspec.json.encode(name) + b":" + bytes(value)
+        for name, value in fields.items()
+        if name not in BESIDE
+    ]
+    return b"{%b}" % b",".join(own)
 
 
 def _submission(fields: Mapping[str, bytes | memoryview | msgspec.Raw]) -> Submission:
@@ -258,12 +275,18 @@ def _submission(fields: Mapping[str, bytes | memoryview | msgspec.Raw]) -> Submi
 
 def _wait(call: Call) -> float:
     """Seconds."""
-    given = call.query.get("wait", "")
+    given = _milliseconds(call, "wait", "milliseconds, 1000 to 300000")
+    return (WAIT if given is None else min(max(given, LEAST_WAIT), MOST_WAIT)) / SECOND
+
+
+def _milliseconds(call: Call, name: str, expected: str) -> int | None:
+    """Of the query; None where it has none. Raises BadRequest."""
+    given = call.query.get(name, "")
     if not given:
-        return WAIT / SECOND
+        return None
     if not given.isdecimal() or len(given) > 9:  # noqa: PLR2004 - digits, some days
-        raise BadRequest("`wait` must be milliseconds, 1000 to 300000.", param="wait")
-    return min(max(int(given), LEAST_WAIT), MOST_WAIT) / SECOND
+        raise BadRequest(f"`{name}` must be {expected}.", param=name)
+    return int(given)
 
 
 def _id(call: Call) -> str:
