@@ -15,7 +15,7 @@ from bench.growth import CURVES
 from bench.places import PLOTS, REPORT, RESULTS
 
 Result = Mapping[str, Any]
-ORDER = (*suites.NAMED, "growth", "cost", "replies", "videos", "soak")
+ORDER = (*suites.NAMED, "growth", "cost", "replies", "videos", "shares", "soak")
 
 
 def store(result: Result) -> Path:

@@ -19,6 +19,7 @@ from bench import (
     environments,
     growth,
     machine,
+    pictures,
     replies,
     report,
     soak,
@@ -32,7 +33,7 @@ from bench.places import ROOT
 from bench.servers import LEFT_OUT, NAMED
 from bench.suites import Suite, Told
 
-ALONE = ("growth", "replies", "videos", "soak")  # what is measured of ours alone
+ALONE = ("growth", "replies", "videos", "shares", "soak")  # what is measured of ours alone
 HUNDRED_WORDS = ("passage-32", "batch-4", "passage-8", "batch-8x2")
 USUAL = ("default", "rerank", "f32", "growth", "replies", "videos")
 EVERY = (*suites.NAMED, *ALONE)
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _gather(samples, replies.measure(told.repeats))
     if "videos" in alone:
         _gather(samples, videos.measure(told.repeats))
+    if "shares" in alone:
+        _gather(samples, pictures.measure_shares(told.repeats))
     if "soak" in alone:
         _gather(samples, soak.measure(told.minutes))
     if not told.smoke:

@@ -83,6 +83,8 @@ def section(result: Result, suite: str) -> list[str]:
         return written(result)
     if suite == "videos":
         return decoded(result)
+    if suite == "shares":
+        return shared(result)
     if suite == "soak":
         return soak(result)
     return comparison(result, suite)
@@ -327,6 +329,34 @@ def decoded(result: Result) -> list[str]:
             span = f"{number(reach.median)} ({number(reach.low)} to {number(reach.high)})"
             lines.append(_cells([way, "ms", span, f"{count.median:.0f}", f"{times.median:.2f}"]))
     return [*lines, ""]
+
+
+def shared(result: Result) -> list[str]:
+    samples = [one for one in result["samples"] if one["suite"] == "shares"]
+    lines = ["## Where the time of a picture goes: ours alone", "", _stamp(result), ""]
+    lines += _head(["on the way from a data URI to a vector", "unit", "processor time", "share"])
+    steps = dict.fromkeys(one["workload"] for one in samples)
+    found = {step: figures.spread(samples, "cpu_ms", workload=step) for step in steps}
+    whole = sum(spread.median for spread in found.values() if spread)
+    for step, spread in found.items():
+        if spread is not None:
+            reach = f"{number(spread.median)} ({number(spread.low)} to {number(spread.high)})"
+            lines.append(_cells([step, "ms", reach, f"{100 * spread.median / whole:.0f} %"]))
+    return [*lines, "", *_beside_the_server(result, whole), ""]
+
+
+def _beside_the_server(result: Result, whole: float) -> list[str]:
+    """What a server takes besides, where the same run has measured one."""
+    own = [one for one in result["samples"] if one["suite"] == "pictures"]
+    spread = figures.spread(own, "cpu_us", workload="picture-32", server="omnivec")
+    if spread is None:
+        return []
+    taken = spread.median / 1e3
+    line = (
+        f"- In one process, in batches. The server with 32 connections took {number(taken)} ms for "
+        f"each: {number(taken - whole)} ms are HTTP, JSON, the queue, and smaller batches."
+    )
+    return [line]
 
 
 def soak(result: Result) -> list[str]:
