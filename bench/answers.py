@@ -8,7 +8,9 @@ one must also be nearer to its own reference than to any other text's.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench import models, texts
+from bench import models, photos, texts
 from bench.places import MODELS, ROOT, environment
 from bench.processes import Running
 
@@ -26,6 +28,7 @@ FLOOR = 0.999
 SCORE_FLOOR = 0.99
 NEARER = 1e-6  # a rounding of the cosine is not a stray
 ALONE = 3  # every third text is asked for alone, too
+PICTURES = 24
 OFF = 0.1  # of a score from 0 to 1
 QUERY = "Which team had the best defence of the season, and how many points did it give up?"
 
@@ -45,8 +48,11 @@ class Verdict(NamedTuple):
 
 
 def texts_of(model: str) -> list[str]:
+    """Or pictures, as data URIs."""
     if model == "reranker":
         return texts.windows(100, 50, 3)
+    if model == "clip":
+        return photos.uris(PICTURES)
     return texts.sample() if model == "default" else texts.sample()[:24]
 
 
@@ -129,8 +135,15 @@ def write(model: str, out: str) -> None:
         scores = CrossEncoder(folder, **told).predict([(QUERY, text) for text in every])
         np.save(Path(out), np.asarray(scores, np.float32))
         return
-    encoded = SentenceTransformer(folder, **told).encode(every, batch_size=8)
+    inputs = [_picture(one) for one in every] if model == "clip" else every
+    encoded = SentenceTransformer(folder, **told).encode(inputs, batch_size=8)
     np.save(Path(out), np.asarray(encoded, np.float32))
+
+
+def _picture(uri: str) -> Any:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
 if __name__ == "__main__":

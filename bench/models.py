@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import clip
 from bench.places import MODELS
 
 DEFAULT_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -85,6 +86,7 @@ SHAPES: Mapping[str, Shape] = {
     "qwen3": Shape(
         "Qwen3-Embedding-0.6B shape", "Qwen3", QWEN3_SMALL, 8192, "last", dtype="bfloat16"
     ),
+    "clip": Shape("CLIP ViT-B/32 shape", "CLIP", {}, clip.WINDOW),
 }
 
 
@@ -127,9 +129,20 @@ def _make(shape: Shape, to: Path) -> None:
     if shape.labels:
         _centre(model)
     model.to(getattr(torch, shape.dtype)).save_pretrained(to, max_shard_size="20GB")
+    if shape.architecture == "CLIP":
+        clip.write_files(to)
+        return
     _write_tokenizer(shape, to)
+    _tell_older_readers(to / "config.json")
     if not shape.labels:
         _write_modules(shape, to, config.hidden_size)
+
+
+def _tell_older_readers(config: Path) -> None:
+    """transformers 4, which Infinity needs, reads the angles of RoPE at the top alone."""
+    told = json.loads(config.read_text(encoding="utf-8"))
+    if theta := (told.get("rope_parameters") or {}).get("rope_theta"):
+        _write(config, told | {"rope_theta": theta})
 
 
 def _centre(model: Any) -> None:

@@ -7,7 +7,7 @@ python -m bench.pictures [REPEATS]
 from __future__ import annotations
 
 import io
-import json
+import os
 import statistics
 import sys
 import threading
@@ -18,18 +18,20 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from bench import models, photos
 from bench.figures import Spread, ratios
-from bench.models import Shape, _write_tokenizer
-from bench.places import MODELS
+from bench.processes import processor, tree
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.nouns import Pixels, Unit
 from omnivec.families.dual_tower import PLUGIN as FAMILY
+from omnivec.media import data_uri
+from omnivec.media.image_decoder import Decoder
 from omnivec.runtimes.openvino import PLUGIN as RUNTIME
 
 COUNT = 32
-SIZE = (480, 640)
-QUALITY = 88
 THREADS = 2
+DTYPE = "bf16"  # of the shares
+SECONDS = 1.0
 OURS, THEIRS = ("int8", "bf16", "f32"), ("bf16", "f32")
 
 Run: TypeAlias = Callable[[Sequence[Any]], Any]
@@ -40,39 +42,6 @@ class Rates(NamedTuple):
 
     wall: dict[int, float]
     cpu: dict[int, float]
-
-
-def checkpoint() -> Path:
-    """CLIP ViT-B/32 with random weights, made first where it is not there."""
-    made = MODELS / "clip"
-    if not (made / "done").exists():
-        import torch
-        import transformers
-
-        made.mkdir(parents=True, exist_ok=True)
-        _write_tokenizer(Shape("", "Bert", {}, 77), made)
-        torch.manual_seed(0)
-        ids = {"vocab_size": 30522, "pad_token_id": 0, "bos_token_id": 101, "eos_token_id": 102}
-        transformers.CLIPModel(transformers.CLIPConfig(text_config=ids)).save_pretrained(made)
-        transformers.CLIPImageProcessorPil().save_pretrained(made)
-        (made / "done").touch()
-    return made
-
-
-def jpegs() -> list[bytes]:
-    """Waves and noise, about as large as photographs of that size."""
-    from PIL import Image
-
-    random = np.random.default_rng(0)
-    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
-    files = []
-    for at in range(COUNT):
-        waves = 60 * (np.sin(columns / (20 + at)) + np.cos(rows / (15 + at))) + 120
-        pixels = np.stack([waves, columns * 0.4, rows * 0.5], 2) + random.normal(0, 8, (*SIZE, 3))
-        file = io.BytesIO()
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=QUALITY)
-        files.append(file.getvalue())
-    return files
 
 
 def decode(file: bytes) -> Any:
@@ -152,30 +121,52 @@ def measure(every: Mapping[str, Run], files: Sequence[bytes], repeats: int) -> d
     return found
 
 
-def shares(model: Any, files: Sequence[bytes]) -> dict[str, float]:
-    """Milliseconds of a processor that each part of ours takes for a picture."""
-    decoded = [decode(file) for file in files]
-    units = [Unit(parts=(Pixels(one),)) for one in decoded]
-    features = model.prepare(units)
-    steps: dict[str, Callable[[], Any]] = {
-        "decode": lambda: [decode(file) for file in files],
-        "prepare": lambda: model.prepare(units),
-        "inference": lambda: model.forward(features),
-    }
-    return {name: _milliseconds(step) / len(files) for name, step in steps.items()}
+def measure_shares(repeats: int) -> Iterator[dict[str, Any]]:
+    """Samples: milliseconds of processor time that each part of the way from a data URI to a
+    vector takes for one picture, the process that decodes included."""
+    files, every = photos.files(COUNT), photos.uris(COUNT)
+    model, decoder = ours(models.folder("clip"), DTYPE), Decoder()
+    try:
+        decoded = [decoder.decode(file, _admit) for file in files]
+        units = [Unit(parts=(one,)) for one in decoded]
+        features = model.prepare(units)
+        steps: dict[str, Callable[[], Any]] = {
+            "base64": lambda: [data_uri.read(one, "image/") for one in every],
+            "decode": lambda: [decoder.decode(file, _admit) for file in files],
+            "prepare": lambda: model.prepare(units),
+            "inference": lambda: model.forward(features),
+        }
+        for repeat in range(repeats):
+            about = {"suite": "shares", "server": "omnivec", "repeat": repeat}
+            for name, step in steps.items():
+                yield {**about, "workload": name, "cpu_ms": _milliseconds(step) / len(files)}
+    finally:
+        decoder.close()
+        model.close()
 
 
-def _milliseconds(step: Callable[[], Any], times: int = 3) -> float:
-    taken = []
-    for _ in range(times):
-        began = time.process_time()
+def _admit(pixels: int) -> None:
+    """Any number of them."""
+
+
+def _milliseconds(step: Callable[[], Any]) -> float:
+    """Of a second or so of it, since a child's time is told in hundredths."""
+    step()
+    times, began, spent = 0, time.monotonic(), _processor()
+    while time.monotonic() - began < SECONDS:
         step()
-        taken.append(1e3 * (time.process_time() - began))
-    return statistics.median(taken)
+        times += 1
+    return 1e3 * (_processor() - spent) / times
+
+
+def _processor() -> float:
+    """Seconds of processor time of this process and its children."""
+    children = tree(os.getpid())[1:]
+    return time.process_time() + sum(map(processor, children))
 
 
 def main(repeats: int = 5) -> None:
-    folder, files = checkpoint(), jpegs()
+    folder, files = models.folder("clip"), photos.files(COUNT)
     found = measure(dict(runs(folder)), files, repeats)
     best = found["sentence-transformers f32"]  # what it takes unless it is told otherwise
     print("| | pictures/s | of one processor | times sentence-transformers f32 |")
@@ -185,11 +176,8 @@ def main(repeats: int = 5) -> None:
         if wall and cpu:
             times = statistics.median(ratios(rates.wall, best.wall))
             print(f"| {name} | {wall.median:.1f} | {cpu.median:.1f} | {times:.2f} |")
-    print(
-        json.dumps(
-            {name: round(one, 2) for name, one in shares(ours(folder, "bf16"), files).items()}
-        )
-    )
+    for sample in measure_shares(1):
+        print(f"{sample['workload']}: {sample['cpu_ms']:.2f} ms of a processor for each")
 
 
 if __name__ == "__main__":

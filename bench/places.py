@@ -12,6 +12,7 @@ RESULTS = ROOT / "bench" / "results"
 PLOTS = ROOT / "bench" / "plots"
 REPORT = ROOT / "BENCHMARKS.md"
 XQUAD = ROOT.parent / "shared" / "data" / "xquad"
+PHOTOS = ROOT.parent / "shared" / "data" / "images" / "clothing" / "test"
 VIDEOS = ROOT.parent / "shared" / "data" / "video"
 
 # Nothing goes out to a hub or to anybody's analytics, and no setting of the person who runs

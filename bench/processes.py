@@ -40,7 +40,7 @@ class Running(NamedTuple):
 
     def processor(self) -> float:
         """Seconds of processor time that the tree has used so far."""
-        return sum(map(_processor, tree(self.process.pid)))
+        return sum(map(processor, tree(self.process.pid)))
 
     def memory(self) -> dict[str, float]:
         """MB: `resident` now and `peak` so far, added up over the tree."""
@@ -160,7 +160,7 @@ def tree(root: int) -> list[int]:
     return found
 
 
-def _processor(pid: int) -> float:
+def processor(pid: int) -> float:
     """User and system time, of children that were waited for too. 0 for one that ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

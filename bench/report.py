@@ -15,7 +15,7 @@ from bench.growth import CURVES
 from bench.places import PLOTS, REPORT, RESULTS
 
 Result = Mapping[str, Any]
-ORDER = (*suites.NAMED, "jobs", "growth", "cost", "replies", "videos", "soak")
+ORDER = (*suites.NAMED, "jobs", "growth", "cost", "replies", "videos", "shares", "soak")
 
 
 def store(result: Result) -> Path:
@@ -104,7 +104,8 @@ def _save(name: str, alt: str, svg: str) -> tuple[str, str]:
 def _ratios(suite: str, result: Result) -> list[tuple[str, dict[str, float]]]:
     samples = [one for one in result["samples"] if one["suite"] == suite]
     names = list(dict.fromkeys(one["server"] for one in samples))
-    ours = next((name for name in names if result["servers"][name]["ours"]), None)
+    own = [name for name in names if result["servers"][name]["ours"]]
+    ours = own[0] if own else None
     found = []
     for row in tables.rows_of(suite):
         by = {
@@ -116,7 +117,7 @@ def _ratios(suite: str, result: Result) -> list[tuple[str, dict[str, float]]]:
         group = {}
         for name in names:
             pairs = figures.ratios(by[ours], by[name], less_is_better=row.less_is_better)
-            if name != ours and pairs:
+            if name not in own and pairs:
                 group[result["servers"][name]["title"]] = figures.Spread.of(pairs)
         found.append((row.title[:52], {n: spread.median for n, spread in group.items() if spread}))
     return found

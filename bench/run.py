@@ -20,6 +20,7 @@ from bench import (
     growth,
     jobs,
     machine,
+    pictures,
     replies,
     report,
     soak,
@@ -34,7 +35,7 @@ from bench.servers import LEFT_OUT, NAMED
 from bench.suites import Suite, Told
 
 # what has a harness of its own; of ours alone, but for the jobs
-ALONE = ("jobs", "growth", "replies", "videos", "soak")
+ALONE = ("jobs", "growth", "replies", "videos", "shares", "soak")
 HUNDRED_WORDS = ("passage-32", "batch-4", "passage-8", "batch-8x2")
 USUAL = ("default", "rerank", "f32", "growth", "replies", "videos")
 EVERY = (*suites.NAMED, *ALONE)
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _gather(samples, replies.measure(told.repeats))
     if "videos" in alone:
         _gather(samples, videos.measure(told.repeats))
+    if "shares" in alone:
+        _gather(samples, pictures.measure_shares(told.repeats))
     if "soak" in alone:
         _gather(samples, soak.measure(told.minutes))
     if result["ceiling_gflops"]:

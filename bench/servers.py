@@ -129,6 +129,9 @@ ALL = (
     Server("omnivec", "omnivec", _omnivec("auto"), _here, OURS, "defaults", ours=True),
     Server("omnivec-f32", "omnivec f32", _omnivec("f32"), _here, OURS, "--dtype f32", ours=True),
     Server(
+        "omnivec-int8", "omnivec int8", _omnivec("int8"), _here, OURS, "--dtype int8", ours=True
+    ),
+    Server(
         "infinity",
         "Infinity",
         _infinity("bfloat16"),

@@ -26,7 +26,11 @@ class Suite(NamedTuple):
 
 BEST = ("omnivec", "infinity", "sentence-transformers", "onnxruntime")
 F32 = ("omnivec-f32", "infinity-f32", "sentence-transformers-f32", "onnxruntime")
+THIN = ("sentence-transformers", "sentence-transformers-f32")
 BF16 = ("omnivec", "infinity", "sentence-transformers")
+
+# Infinity computes pictures in float32 on a processor, whatever it is told
+CLIP = ("omnivec", "omnivec-f32", "omnivec-int8", "infinity-f32", *THIN)
 
 COMPARED = (
     Suite("default", "The default model", "default", BEST, workloads.SMALL),
@@ -34,6 +38,8 @@ COMPARED = (
     Suite("f32", "The default model in f32", "default", F32, workloads.FEW),
     Suite("base", "BERT-base shape", "base", BEST, [*workloads.QUICK, "long-2"], 1.5),
     Suite("large", "XLM-R-large shape", "large", BF16, workloads.LARGE, 2.5),
+    Suite("pictures", "Pictures: CLIP ViT-B/32 shape", "clip", CLIP, workloads.PICTURES),
+    Suite("qwen3", "Qwen3-Embedding-0.6B shape", "qwen3", BF16, workloads.DECODER),
 )
 SMOKE = Suite("smoke", "Smoke", "default", ("omnivec", "here"), workloads.SMOKE)
 SMOKE_RERANK = SMOKE._replace(model="reranker", workloads=["rerank-4"])
@@ -98,7 +104,8 @@ def started(server: Server, model: str) -> Any:
     port = free_port()
     log = MODELS / "logs" / f"{server.name}-{model.partition(':')[0]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    ready = ("/v1/embeddings", texts.embed_body(["ready?"]))
+    first = answers.texts_of(model)[:1] if model == "clip" else ["ready?"]
+    ready = ("/v1/embeddings", texts.embed_body(first))
     if model == "reranker":
         ready = ("/v1/rerank", texts.rerank_body("ready?", ["yes"]))
     return run(server.command(model, port), port, log, ready, env={"XDG_CONFIG_HOME": str(MODELS)})

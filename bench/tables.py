@@ -28,13 +28,15 @@ def rows_of(suite: str) -> list[Row]:
     of = suites.SMOKE if suite == "smoke" else suites.NAMED[suite]
     rows = []
     for name in (*of.workloads, *(["rerank-4"] if suite == "smoke" else [])):
-        title = workloads.NAMED[name].title
+        work = workloads.NAMED[name]
         if name == "mix":
-            rows += _mix_rows(title)
+            rows += _mix_rows(work.title)
             continue
-        rows.append(Row(title, name, "texts_per_second", "texts/s"))
+        rows.append(Row(work.title, name, "texts_per_second", work.unit))
         if name == "query-1":
-            rows.append(Row(f"p50 of {title}", name, "p50_ms", "ms", less_is_better=True))
+            rows.append(Row(f"p50 of {work.title}", name, "p50_ms", "ms", less_is_better=True))
+        if work.unit == workloads.PICTURE:
+            rows += _picture_rows(work)
     return [*rows, *_standing_rows()]
 
 
@@ -43,6 +45,15 @@ def _mix_rows(title: str) -> list[Row]:
         Row(f"bulk in the mix: {title}", "mix", "bulk_texts_per_second", "texts/s"),
         Row("p99 of the queries alone", "mix", "idle_p99_ms", "ms", less_is_better=True),
         Row("p99 of the queries beside bulk", "mix", "p99_ms", "ms", less_is_better=True),
+    ]
+
+
+def _picture_rows(work: workloads.Workload) -> list[Row]:
+    shown = (("p50 of", "p50_ms", "ms"), ("p99 of", "p99_ms", "ms"))
+    spent = ("processor time for each, with", "cpu_us", "us")
+    return [
+        Row(f"{words} {work.title}", work.name, figure, unit, less_is_better=True)
+        for words, figure, unit in (*(shown if work.items == 1 else ()), spent)
     ]
 
 
@@ -74,6 +85,8 @@ def section(result: Result, suite: str) -> list[str]:
         return written(result)
     if suite == "videos":
         return decoded(result)
+    if suite == "shares":
+        return shared(result)
     if suite == "soak":
         return soak(result)
     return comparison(result, suite)
@@ -91,7 +104,7 @@ def comparison(result: Result, suite: str) -> list[str]:
     head = ["", "unit", *titles, "ours / best peer"]
     lines = [f"## {title}", "", _stamp(result), "", *_head(head)]
     for row in rows_of(suite):
-        lines += _compared(row, samples, names, ours[0])
+        lines += _compared(row, samples, names, ours)
     lines.append(_cosines(samples, names))
     return [*lines, "", *_notes(samples, result), *_efforts(result, suite, samples), ""]
 
@@ -117,9 +130,12 @@ def _cells(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _compared(row: Row, samples: Sequence[Any], names: Sequence[str], ours: str) -> list[str]:
-    """One line, or none when nobody has the figure. A server whose answers were wrong, or of
-    which a request failed, is void here and no candidate for the best peer."""
+def _compared(
+    row: Row, samples: Sequence[Any], names: Sequence[str], ours: Sequence[str]
+) -> list[str]:
+    """One line, or none when nobody has the figure. The first of `ours` is what the best peer
+    is set against. A server whose answers were wrong, or of which a request failed, is void
+    here and no candidate for the best peer."""
     found = {
         name: figures.values(samples, row.figure, workload=row.workload, server=name)
         for name in names
@@ -128,10 +144,10 @@ def _compared(row: Row, samples: Sequence[Any], names: Sequence[str], ours: str)
         return []
     void = {name for name in names if _void(samples, name, row.workload)}
     sound = {name: by for name, by in found.items() if name not in void}
-    peers = {name: by for name, by in sound.items() if name != ours}
+    peers = {name: by for name, by in sound.items() if name not in ours}
     best = figures.best_peer(peers, less_is_better=row.less_is_better)
     cells = [_cell(found[name], void=name in void, best=name == best) for name in names]
-    return [_cells([row.title, row.unit, *cells, _ratio(row, sound, ours, best)])]
+    return [_cells([row.title, row.unit, *cells, _ratio(row, sound, ours[0], best)])]
 
 
 def _void(samples: Sequence[Any], server: str, workload: str) -> bool:
@@ -333,6 +349,34 @@ def decoded(result: Result) -> list[str]:
             span = f"{number(reach.median)} ({number(reach.low)} to {number(reach.high)})"
             lines.append(_cells([way, "ms", span, f"{count.median:.0f}", f"{times.median:.2f}"]))
     return [*lines, ""]
+
+
+def shared(result: Result) -> list[str]:
+    samples = [one for one in result["samples"] if one["suite"] == "shares"]
+    lines = ["## Where the time of a picture goes: ours alone", "", _stamp(result), ""]
+    lines += _head(["on the way from a data URI to a vector", "unit", "processor time", "share"])
+    steps = dict.fromkeys(one["workload"] for one in samples)
+    found = {step: figures.spread(samples, "cpu_ms", workload=step) for step in steps}
+    whole = sum(spread.median for spread in found.values() if spread)
+    for step, spread in found.items():
+        if spread is not None:
+            reach = f"{number(spread.median)} ({number(spread.low)} to {number(spread.high)})"
+            lines.append(_cells([step, "ms", reach, f"{100 * spread.median / whole:.0f} %"]))
+    return [*lines, "", *_beside_the_server(result, whole), ""]
+
+
+def _beside_the_server(result: Result, whole: float) -> list[str]:
+    """What a server takes besides, where the same run has measured one."""
+    own = [one for one in result["samples"] if one["suite"] == "pictures"]
+    spread = figures.spread(own, "cpu_us", workload="picture-32", server="omnivec")
+    if spread is None:
+        return []
+    taken = spread.median / 1e3
+    line = (
+        f"- In one process, in batches. The server with 32 connections took {number(taken)} ms for "
+        f"each: {number(taken - whole)} ms are HTTP, JSON, the queue, and smaller batches."
+    )
+    return [line]
 
 
 def soak(result: Result) -> list[str]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import texts
+from bench import photos, texts
 from bench.generators import Counted, Load, drive_loop, drive_wrk, finish_loop, start_loop
 from bench.processes import Running
 
+PICTURE = "pictures/s"
 EMBED, RERANK = "/v1/embeddings", "/v1/rerank"
 
 
@@ -26,6 +27,7 @@ class Workload(NamedTuple):
     bodies: Callable[[], list[bytes]]
     drive: Callable[[int, Load], Counted] | None = drive_loop
     stretch: float = 1.0
+    unit: str = "texts/s"
 
 
 def _singles(size: int, count: int) -> Callable[[], list[bytes]]:
@@ -52,6 +54,14 @@ def _reranks() -> list[bytes]:
     ]
 
 
+def _pictures(items: int) -> Callable[[], list[bytes]]:
+    def make() -> list[bytes]:
+        every = photos.uris()
+        return [texts.embed_body(every[at : at + items]) for at in range(0, len(every), items)]
+
+    return make
+
+
 QUERIES = _singles(12, 4096)
 PASSAGES = _singles(100, 2048)
 BULK = _batches(100, 32, 64)
@@ -74,6 +84,21 @@ ALL = (
         "batch-8x2", "batches of 8 x 100 words, 2 connections", EMBED, 2, 8, _batches(100, 8, 64)
     ),
     Workload("long-2", "400 words, 2 connections", EMBED, 2, 1, _singles(400, 512)),
+    Workload("query-8", "12 words, 8 connections", EMBED, 8, 1, QUERIES),
+    Workload(
+        "batch-16", "batches of 16 x 100 words, 1 connection", EMBED, 1, 16, _batches(100, 16, 64)
+    ),
+    Workload("picture-1", "a picture, 1 connection", EMBED, 1, 1, _pictures(1), unit=PICTURE),
+    Workload("picture-32", "a picture, 32 connections", EMBED, 32, 1, _pictures(1), unit=PICTURE),
+    Workload(
+        "pictures-16",
+        "batches of 16 pictures, 2 connections",
+        EMBED,
+        2,
+        16,
+        _pictures(16),
+        unit=PICTURE,
+    ),
 )
 NAMED: Mapping[str, Workload] = {one.name: one for one in ALL}
 SMALL = (
@@ -89,6 +114,8 @@ SMALL = (
 QUICK = ("query-1", "query-64", "passage-32", "batch-4")
 FEW = ("query-1", "query-64", "batch-4")
 LARGE = ("query-1", "query-64", "passage-8", "batch-8x2")
+DECODER = ("query-1", "query-8", "passage-8", "batch-16")
+PICTURES = ("picture-1", "picture-32", "pictures-16")
 SMOKE = ("query-1", "query-64", "passage-8", "batch-8x2", "corpus-32", "mix")
 
 

@@ -3,18 +3,15 @@ a checkpoint brings along."""
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from checkpoints import KINDS, MODES, SENTENCES, TANH, header_of
+from checkpoints import KINDS, MODES, SENTENCES, TANH
 from omnivec.core import heads
-from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.machine import cores
-from omnivec.core.seams import SessionLost
+from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.steps import Dense, Head, LayerNorm, Normalize, Pool, Vocabulary
 from omnivec.runtimes._onnx.parts import KINDS as OURS
 from omnivec.runtimes.onnx import PLUGIN

@@ -8,6 +8,8 @@ No queue, no batching across requests, no limits: what a person writes in an aft
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import os
 
 os.environ.update(  # noqa: TID251 - a program of its own, not omnivec
@@ -18,6 +20,7 @@ import anyio
 import orjson
 import torch
 import uvicorn
+from PIL import Image
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -27,14 +30,23 @@ from starlette.routing import Route
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 
 
+def opened(given: str) -> str | Image.Image:
+    """A picture where it is a data URI."""
+    if not given.startswith("data:"):
+        return given
+    return Image.open(io.BytesIO(base64.b64decode(given.partition(",")[2])))
+
+
 def make(told: argparse.Namespace) -> Starlette:
     kind = CrossEncoder if told.rerank else SentenceTransformer
     model = kind(told.model, device="cpu", model_kwargs={"dtype": DTYPES[told.dtype]})
     one = anyio.CapacityLimiter(told.at_once)
 
-    def encode(texts: list[str]) -> bytes:
+    def encode(inputs: list[str]) -> bytes:
         with torch.inference_mode():
-            vectors = model.encode(texts, batch_size=32, show_progress_bar=False)
+            vectors = model.encode(
+                list(map(opened, inputs)), batch_size=32, show_progress_bar=False
+            )
         data = [
             {"object": "embedding", "index": at, "embedding": row} for at, row in enumerate(vectors)
         ]
@@ -49,9 +61,9 @@ def make(told: argparse.Namespace) -> Starlette:
         )
 
     async def embeddings(request: Request) -> Response:
-        texts = orjson.loads(await request.body())["input"]
-        texts = [texts] if isinstance(texts, str) else texts
-        body = await anyio.to_thread.run_sync(encode, texts, limiter=one)
+        inputs = orjson.loads(await request.body())["input"]
+        inputs = [inputs] if isinstance(inputs, str) else inputs
+        body = await anyio.to_thread.run_sync(encode, inputs, limiter=one)
         return Response(body, media_type="application/json")
 
     async def rerank(request: Request) -> Response:

@@ -35,8 +35,8 @@ def fetch(spec: Spec, *, offline: bool, progress: hub.Progress | None) -> Path:
         folder = hub.collect(spec, PICKLED, progress)
     if not _has(folder, *WHOLE, *PICKLED):
         raise CheckpointError(
-            f"{spec.source} on the hub has none of {', '.join((*WHOLE, *PICKLED))}; accepted: a repository "
-            "of open_clip's, or of Apple's MobileCLIP"
+            f"{spec.source} on the hub has none of {', '.join((*WHOLE, *PICKLED))}; accepted: a "
+            "repository of open_clip's, or of Apple's MobileCLIP"
         )
     return folder
 
