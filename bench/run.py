@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,14 @@ from bench.servers import LEFT_OUT, NAMED
 from bench.suites import Suite, Told
 
 # what has a harness of its own; of ours alone, but for the jobs
-ALONE = ("jobs", "growth", "replies", "videos", "shares", "soak")
+ALONE: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] = {
+    "jobs": lambda told: jobs.measure(told.repeats, told.seconds, told.workloads),
+    "growth": lambda told: growth.measure(told.repeats, told.seconds),
+    "replies": lambda told: replies.measure(told.repeats),
+    "videos": lambda told: videos.measure(told.repeats),
+    "shares": lambda told: pictures.measure_shares(told.repeats),
+    "soak": lambda told: soak.measure(told.minutes),
+}
 HUNDRED_WORDS = ("passage-32", "batch-4", "passage-8", "batch-8x2")
 USUAL = ("default", "rerank", "f32", "growth", "replies", "videos")
 EVERY = (*suites.NAMED, *ALONE)
@@ -58,18 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     samples = result["samples"]
     for suite in chosen:
         _gather(samples, suites.compare(suite, limits))
-    if "jobs" in alone:
-        _gather(samples, jobs.measure(told.repeats, told.seconds, told.workloads))
-    if "growth" in alone:
-        _gather(samples, growth.measure(told.repeats, told.seconds))
-    if "replies" in alone:
-        _gather(samples, replies.measure(told.repeats))
-    if "videos" in alone:
-        _gather(samples, videos.measure(told.repeats))
-    if "shares" in alone:
-        _gather(samples, pictures.measure_shares(told.repeats))
-    if "soak" in alone:
-        _gather(samples, soak.measure(told.minutes))
+    for name, measure in ALONE.items():
+        if name in alone:
+            _gather(samples, measure(told))
     if result["ceiling_gflops"]:
         result["ceiling_gflops"] = _ceilings(result["ceiling_gflops"])
     result["took_s"] = time.monotonic() - began
