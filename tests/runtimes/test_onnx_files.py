@@ -15,7 +15,10 @@ import torch
 from checkpoints import MODES, SENTENCES
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.core.plugins import discover
+from omnivec.core.settings import Settings
 from omnivec.core.steps import Head, Normalize, Pool, Vocabulary
+from omnivec.engine.resident import Opener
 from omnivec.runtimes.onnx import PLUGIN
 
 torch.set_num_threads(1)
@@ -256,6 +259,15 @@ def test_weights_beside_the_file_behind_links_as_a_cache_has_them(tiny, copied, 
         one.symlink_to(blobs / name)
     close(opened(folder).run(arrays)["output"], expected)
     assert PLUGIN.weigh(Checkpoint("tiny", folder), "encoder", "auto") == weighed
+
+
+def test_where_openvino_has_no_graph_the_file_is_chosen_before_torch(tiny, copied):
+    opener = Opener(discover("families"), discover("runtimes"), Settings())
+    folder = shipped(tiny, copied, "last_hidden_state", "deberta_v2")
+    heads_of = {"encoder": MEAN}
+    assert opener.runtime(Checkpoint("tiny", folder), heads_of).name == "onnx"
+    assert opener.runtime(Checkpoint("tiny", tiny("deberta_v2")), heads_of).name == "torch"
+    assert opener.runtime(Checkpoint("tiny", tiny("bert")), heads_of).name == "openvino"
 
 
 # ── files of no use ──────────────────────────────────────────────────────────────────────

@@ -49,7 +49,10 @@ class OnnxRuntime:
         if shipped.find(checkpoint, "auto") is None:
             why = parts.reason(checkpoint.architecture, checkpoint.config)
             if why is not None:
-                return f"the onnx runtime {why}, and the model's files have no onnx/model.onnx"
+                return (
+                    f"the onnx runtime {why}, and the model's files have no onnx/model.onnx; add "
+                    "that, or use --runtime auto"
+                )
             if find_spec("onnx") is None:
                 return f"needs onnx, to make a graph of these weights: {INSTALL}"
         if device == "cuda" and CUDA not in _providers():
