@@ -142,7 +142,10 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() -> None:
         ({"OMNIVEC_PRT": "1"}, ("'OMNIVEC_PRT'", "did you mean 'OMNIVEC_PORT'", "omnivec config")),
         ({"OMNIVEC_PROT": "1"}, ("did you mean 'OMNIVEC_PORT'",)),
         ({"OMNIVEC_API_KY": "1"}, ("did you mean 'OMNIVEC_API_KEY'",)),
-        ({"OMNIVEC_RUNTIME": "nope"}, ("OMNIVEC_RUNTIME", "'nope'", "fake, onnx, openvino, torch")),
+        (
+            {"OMNIVEC_RUNTIME": "nope"},
+            ("OMNIVEC_RUNTIME", "'nope'", "auto, ctranslate2, fake", "onnx, openvino, torch"),
+        ),
         ({"OMNIVEC_PROFILE": "tei"}, ("profile", "openai", "synesis")),
         ({"PORT": "x"}, ("port (environment PORT)",)),
         ({"OMNIVEC_API_KEY_FILE": "absent"}, ("api_key_file", "cannot be read")),
@@ -311,6 +314,7 @@ def test_a_backend_of_infinity_is_a_runtime() -> None:
     environ = {"OMNIVEC_PROFILE": "runpod", "BACKEND": "torch", "PORT_HEALTH": "8001"}
     settings = load({}, environ).settings
     assert (settings.runtime, settings.health_port) == ("torch", 8001)
+    assert load({}, {**environ, "BACKEND": "ctranslate2"}).settings.runtime == "ctranslate2"
     assert load({}, {**environ, "BACKEND": "optimum"}).settings.runtime == "onnx"
     with pytest.raises(SettingsError, match="'neuron'; accepted: auto"):
         load({}, {**environ, "BACKEND": "neuron"})
