@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -259,11 +260,29 @@ def test_files_that_are_no_model_are_refused(tiny, tmp_path):
     drop_tensor(tmp_path / "one" / "model.safetensors", "encoder.layer.1.output.dense.bias")
     with pytest.raises(CheckpointError, match=r"encoder.layer.1.output.dense.bias' is not among"):
         opened(tmp_path / "one")
-    shutil.copytree(tiny("bert"), tmp_path / "two")
-    config = tmp_path / "two" / "config.json"
-    config.write_text(config.read_text().replace("num_attention_heads", "heads"))
-    with pytest.raises(CheckpointError, match=r"config\.json lacks or garbles"):
-        opened(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("num_attention_heads", None, r"config\.json lacks or garbles"),
+        ("num_attention_heads", 0, "number of attention heads"),
+        ("num_attention_heads", 3, "number of attention heads"),
+        ("num_attention_heads", 99999, "number of attention heads"),
+        ("num_hidden_layers", "many", r"config\.json lacks or garbles"),
+        ("num_hidden_layers", 0, "CTranslate2 refused the model"),
+        ("num_hidden_layers", 3, "encoder.layer.2.attention.self.query.weight' is not among"),
+        ("hidden_act", ["gelu"], "no activation"),
+        ("intermediate_size", 63, "config.json says 63 x 32"),
+        ("layer_norm_eps", "small", "CTranslate2 refused the model"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(tiny, tmp_path, name, value, why):
+    shutil.copytree(tiny("bert"), tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), name: value}))
+    with pytest.raises(CheckpointError, match=why):
+        opened(tmp_path)
 
 
 # ── sessions ─────────────────────────────────────────────────────────────────────────────

@@ -44,7 +44,10 @@ FLAGS: Mapping[str, Flag] = {
         "less exact, on CPUs only.",
         "auto|f32|bf16|f16|int8",
     ),
-    "runtime": Flag("The library that runs models: openvino, torch; auto takes the best.", "NAME"),
+    "runtime": Flag(
+        "The library that runs models: openvino, onnx, torch, ctranslate2; auto takes the best.",
+        "NAME",
+    ),
     "lora": Flag(
         "A LoRA adapter that clients ask for by NAME, of its base model or of MODEL; may be "
         "repeated.",

@@ -1,7 +1,7 @@
 """BERT and its kin on the CPU through CTranslate2 (github.com/OpenNMT/CTranslate2), whose model
 is made of the checkpoint's own files, and lies in a temporary folder while it is opened: from
-memory CTranslate2 would keep it twice. Needs the extra `ctranslate2`, which is
-imported when a model is opened.
+memory CTranslate2 would keep it twice. Needs the extra `ctranslate2`, which is imported when a
+model is opened.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.machine import cores
@@ -30,6 +32,7 @@ INSTALL = "pip install 'omnivec[ctranslate2]'"
 # our dtypes by CTranslate2's names for what it computes in
 TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "int8": "int8_float32"}
 SCRATCH = 60_000_000  # bytes: the library, and what batches of all streams pass through it
+FEW = dict.fromkeys(("input_ids", "attention_mask"), np.ones((1, 1), np.int64))
 
 log = logging.getLogger("omnivec.runtimes")
 
@@ -67,17 +70,19 @@ class CTranslate2:
                     inter_threads=streams,
                     intra_threads=1,
                 )
+            session = CTranslate2Session(encoder, made.limits, made.finish, streams, chosen)
+            session.run(FEW)
         except OSError as error:
             raise CheckpointError(
                 f"{checkpoint.name}: {gettempdir()} takes no copy of the model for CTranslate2 "
                 f"({error.strerror}); set TMPDIR to a folder that has room for its weights"
             ) from error
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:
             raise CheckpointError(
                 f"{checkpoint.name}: CTranslate2 refused the model; config.json and the weights "
                 "do not fit each other"
             ) from error
-        return CTranslate2Session(encoder, made.limits, made.finish, streams, chosen)
+        return session
 
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
         """In float32 or bytes, embeddings included; the file does not stay mapped."""

@@ -46,12 +46,11 @@ class OnnxRuntime:
             return f"the onnx runtime has no heads of kind {head.kind!r}"
         if find_spec("onnxruntime") is None:
             return f"needs onnxruntime: {INSTALL}"
-        if shipped.find(checkpoint, "auto") is None:
-            why = parts.reason(checkpoint.architecture, checkpoint.config)
-            if why is not None:
-                return f"the onnx runtime {why}, and the model's files have no onnx/model.onnx"
-            if find_spec("onnx") is None:
-                return f"needs onnx, to make a graph of these weights: {INSTALL}"
+        flaw, own = _flaw(checkpoint, head, "auto"), _own(checkpoint)
+        if flaw and own:
+            return f"the onnx runtime {own}, and {flaw}"
+        if flaw and find_spec("onnx") is None:
+            return f"needs onnx, to make a graph of these weights: {INSTALL}"
         if device == "cuda" and CUDA not in _providers():
             return "this onnxruntime has no CUDA; use --device cpu, or install onnxruntime-gpu"
         return None
@@ -64,11 +63,11 @@ class OnnxRuntime:
         if why is not None:
             raise CheckpointError(f"{checkpoint.name}: {why}")
         providers = [CUDA, CPU] if device != "cpu" and CUDA in _providers() else [CPU]
-        file, computed = _source(checkpoint, dtype)
+        file, computed = _source(checkpoint, head, dtype)
         tensors: Mapping[str, Array] = {}
         if file is not None:
             opened = _start(checkpoint.name, str(file), tensors, providers)
-            use = shipped.read(opened, checkpoint, head)
+            use = shipped.use(file, checkpoint, head)
         else:
             module = importlib.import_module("omnivec.runtimes._onnx.written")
             model, tensors, use, rest = module.write(checkpoint, head)
@@ -104,20 +103,34 @@ class OnnxRuntime:
         return ()
 
 
-def _source(checkpoint: Checkpoint, dtype: str) -> tuple[Path | None, str]:
+def _own(checkpoint: Checkpoint) -> str | None:
+    """Why no graph of our own is made, or None."""
+    return parts.reason(checkpoint.architecture, checkpoint.config)
+
+
+def _flaw(checkpoint: Checkpoint, head: Head, dtype: str) -> str | None:
+    """Why no ONNX file of the checkpoint can be run, or None."""
+    found = shipped.find(checkpoint, dtype)
+    if found is None:
+        return "the model's files have no onnx/model.onnx; add that, or use --runtime auto"
+    flaw = shipped.obstacle(found[0], head)
+    return flaw and f"the model's {found[0].name} {flaw}; use --runtime auto"
+
+
+def _source(checkpoint: Checkpoint, head: Head, dtype: str) -> tuple[Path | None, str]:
     """The file to run, None for a graph of our own, and what is computed in. Raises
     CheckpointError."""
-    found = shipped.find(checkpoint, dtype)
-    if found is None and dtype == "int8":
+    found, flaw = shipped.find(checkpoint, dtype), _flaw(checkpoint, head, dtype)
+    if flaw and dtype == "int8":
         raise CheckpointError(
-            f"{checkpoint.name}: has no quantised ONNX file (onnx/model_quantized.onnx); use "
-            "another --dtype, or --runtime openvino, which rounds by itself"
+            f"{checkpoint.name}: has no quantised ONNX file to run (onnx/model_quantized.onnx); "
+            "use another --dtype, or --runtime openvino, which rounds by itself"
         )
-    file, computed = found or (None, shipped.WHOLE)
+    if flaw and found:
+        log.warning("%s: %s. A graph is made of its weights", checkpoint.name, flaw)
+    file, computed = (None, shipped.WHOLE) if flaw or found is None else found
     if dtype not in ("auto", computed):
-        log.warning(
-            "%s: ONNX Runtime computes it in %s, not in %s", checkpoint.name, computed, dtype
-        )
+        log.warning("%s: ONNX Runtime computes in %s, not in %s", checkpoint.name, computed, dtype)
     return file, computed
 
 

@@ -68,7 +68,7 @@ def build(checkpoint: Checkpoint, head: Head) -> Made:
             if head.kind == "logits"
             else Steps(checkpoint, head, plan.width)
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
             f"{checkpoint.architecture} model needs; download the model again"
@@ -89,7 +89,10 @@ def _limits(variables: Mapping[str, Array]) -> Limits:
 
 
 def _variables(plan: Plan, weights: Weights) -> dict[str, Array]:
-    """Under CTranslate2's names (python/ctranslate2/specs/transformer_spec.py)."""
+    """Under CTranslate2's names (python/ctranslate2/specs/transformer_spec.py). Raises ValueError
+    for heads that do not share the width, by which it would divide unseen."""
+    if plan.heads < 1 or plan.width % plan.heads:
+        raise ValueError("the number of attention heads")
     positions = weights.take("embeddings.position_embeddings.weight", None, plan.width)
     variables: dict[str, Array] = {
         "encoder/activation": np.array(plan.activation, np.int8),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from omnivec.core import heads, machine
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.steps import Normalize, Vocabulary
-from omnivec.runtimes._onnx import parts
-from omnivec.runtimes._onnx.session import INPUTS, KINDS, Limits, Use
+from omnivec.runtimes._onnx import parts, signature
+from omnivec.runtimes._onnx.session import INPUTS, Limits, Use
 from omnivec.runtimes._steps import Steps, spell
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from omnivec.core.checkpoint import Checkpoint
     from omnivec.core.nouns import Array, Floats
     from omnivec.core.steps import Head
+    from omnivec.runtimes._onnx.signature import Value
 
 FOLDERS = ("onnx/", "")
 WHOLE, HALF = "f32", "f16"
@@ -32,6 +33,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
 HIDDEN = ("last_hidden_state", "token_embeddings")
 POOLED = "sentence_embedding"
 SIZES = ("hidden_size", "dim", "d_model")  # what config.json calls the width
+WHOLE_NUMBERS = (6, 7)  # int32 and int64, as onnx.TensorProto counts types
 TOKENS, ROWS = 3, 2  # axes of what there is for each token, and for each row
 
 
@@ -43,7 +45,7 @@ def find(checkpoint: Checkpoint, dtype: str) -> tuple[Path, str] | None:
     whatever there are no files in. Where the checkpoint holds nothing that a graph could be made
     of, any that there is."""
     wanted = dtype if dtype in FILES else WHOLE
-    others = () if _makes(checkpoint) or dtype == "int8" else FILES
+    others = () if dtype == "int8" or makes(checkpoint) else FILES
     for kind in (wanted, *others):
         for folder in FOLDERS:
             for name in (*FILES[kind], *(_quantised() if kind == "int8" else ())):
@@ -58,8 +60,8 @@ def size(file: Path) -> int:
     return sum(one.stat().st_size for one in beside if one.is_file())
 
 
-def _makes(checkpoint: Checkpoint) -> bool:
-    """Whether a graph of our own can be made."""
+def makes(checkpoint: Checkpoint) -> bool:
+    """Whether a graph of our own can be made of its weights."""
     if parts.reason(checkpoint.architecture, checkpoint.config) is not None:
         return False
     try:
@@ -81,51 +83,61 @@ def _quantised() -> tuple[str, ...]:
 # ── what it takes and gives ──────────────────────────────────────────────────────────────
 
 
-def read(opened: Any, checkpoint: Checkpoint, head: Head) -> Use:
-    """How to use the open file for a head. Raises CheckpointError."""
-    for one in opened.get_inputs():
-        if one.name not in INPUTS or one.type not in KINDS:
-            raise _unfit(checkpoint, f"wants the input {one.name!r} ({one.type})")
-        if any(isinstance(axis, int) for axis in one.shape):
-            raise _unfit(checkpoint, f"takes batches of one size only ({one.shape})")
-    outputs = {one.name: list(one.shape) for one in opened.get_outputs()}
+def obstacle(file: Path, head: Head) -> str | None:
+    """Why a file cannot serve a head, or None; its weights are not read."""
+    try:
+        inputs, outputs = signature.read(file)
+    except (OSError, ValueError):
+        return "is cut short, or no ONNX file"
+    for name, value in inputs.items():
+        if name not in INPUTS or value.kind not in WHOLE_NUMBERS:
+            return f"wants the input {name!r}"
+        if value.axes is not None and any(value.axes):
+            return "takes batches of one size only"
+    return None if _result(outputs, head) else f"gives {', '.join(outputs) or 'nothing'}"
+
+
+def use(file: Path, checkpoint: Checkpoint, head: Head) -> Use:
+    """How to use a file that has no `obstacle`. Raises CheckpointError."""
+    outputs = signature.read(file).outputs
     vocabulary = checkpoint.config.get("vocab_size")
     known = Limits(vocabulary if isinstance(vocabulary, int) else None, None, None)
+    name = _result(outputs, head) or ""
     if head.kind == "logits":
-        name = _choose(outputs, ROWS, ("logits",))
-        if name is not None:
-            return Use(known, name, lambda found, _: {"output": found})
-    elif head.kind == "words":
-        name, (step,) = _choose(outputs, TOKENS, ("logits",)), head.steps
-        if name is not None and isinstance(step, Vocabulary):
-            return Use(known, name, lambda found, arrays: spell(step, found, arrays))
-    elif name := _choose(outputs, TOKENS, HIDDEN):
-        width = _width(checkpoint, outputs[name])
-        return Use(known, name, Steps(checkpoint, head, width).finish)
-    elif POOLED in outputs and head.kind == "pooled" and not head.also:
-        return Use(known, POOLED, _Pooled(head).finish)
-    raise _unfit(checkpoint, f"gives {', '.join(outputs)}")
+        return Use(known, name, lambda found, _: {"output": found})
+    if head.kind == "words":
+        (step,) = (step for step in head.steps if isinstance(step, Vocabulary))
+        return Use(known, name, lambda found, arrays: spell(step, found, arrays))
+    if name == POOLED:
+        return Use(known, name, _Pooled(head).finish)
+    width = _width(checkpoint, outputs[name])
+    return Use(known, name, Steps(checkpoint, head, width).finish)
 
 
-def _choose(outputs: Mapping[str, list[Any]], axes: int, names: tuple[str, ...]) -> str | None:
+def _result(outputs: Mapping[str, Value], head: Head) -> str | None:
+    """The output that a head is made of."""
+    if head.kind in ("logits", "words"):
+        return _choose(outputs, ROWS if head.kind == "logits" else TOKENS, ("logits",))
+    pooled = POOLED if POOLED in outputs and head.kind == "pooled" and not head.also else None
+    return _choose(outputs, TOKENS, HIDDEN) or pooled
+
+
+def _choose(outputs: Mapping[str, Value], axes: int, names: tuple[str, ...]) -> str | None:
     """The output of one of the names, or else the only one of so many axes."""
-    fits = [name for name, shape in outputs.items() if len(shape) == axes and name != POOLED]
-    named = next((name for name in names if name in fits), None)
-    return named or (fits[0] if len(fits) == 1 else None)
+    told = {name: value.axes for name, value in outputs.items() if name != POOLED}
+    named = [name for name in names if name in told and len(told[name] or range(axes)) == axes]
+    fits = [name for name, shape in told.items() if shape is not None and len(shape) == axes]
+    return named[0] if named else fits[0] if len(fits) == 1 else None
 
 
-def _width(checkpoint: Checkpoint, shape: list[Any]) -> int:
-    told = [shape[-1], *(checkpoint.config.get(name) for name in SIZES)]
+def _width(checkpoint: Checkpoint, value: Value) -> int:
+    told = [(value.axes or (None,))[-1], *(checkpoint.config.get(name) for name in SIZES)]
     for one in told:
         if isinstance(one, int):
             return one
-    raise _unfit(checkpoint, "does not tell how wide its hidden states are")
-
-
-def _unfit(checkpoint: Checkpoint, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"{checkpoint.name}: its ONNX file {what}, which the onnx runtime cannot serve; "
-        "use --runtime auto"
+    raise CheckpointError(
+        f"{checkpoint.name}: neither its ONNX file nor config.json tells how wide its hidden "
+        "states are; use --runtime torch"
     )
 
 
