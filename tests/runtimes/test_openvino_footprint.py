@@ -54,7 +54,14 @@ def test_output_embeddings_stay_in_the_file(large):
 def test_a_large_decoder_has_all_cores_for_one_batch(large, monkeypatch):
     checkpoint = large(2, torch_dtype="bfloat16")
     assert parallel(checkpoint, 8) == 1
-    monkeypatch.setattr(footprint, "SMALL", COUNT * 2)
+    monkeypatch.setattr(footprint, "SMALL", (COUNT - WORDS) * 2)
+    assert parallel(checkpoint, 8) == 8
+
+
+def test_a_decoder_that_is_mostly_embeddings_is_not_large(large):
+    """As EmbeddingGemma: 303 million weights in float32, of which 201 are looked up."""
+    checkpoint = large(2, torch_dtype="bfloat16", vocab_size=400_000)
+    assert checkpoint.size() > footprint.SMALL
     assert parallel(checkpoint, 8) == 8
 
 

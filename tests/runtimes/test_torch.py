@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from checkpoints import IDENTITY, MODES, TANH, drop_tensor, laid_out, truncate_weights
+from decoders import build_decoder
 from omnivec.core import heads
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.steps import Dense, Head, LayerNorm, Normalize, Pool
@@ -234,6 +235,18 @@ def test_a_processor_is_no_accelerator(tiny) -> None:
     session = PLUGIN.open(Checkpoint("tiny", tiny("bert")), "main", TOKENS, "cpu", "f32")
     assert PLUGIN.accelerators() == ()
     session.close()
+
+
+def test_gemma_3_outgrows_f16(tmp_path, caplog) -> None:
+    """And is computed in bf16, whose numbers reach as far as f32's."""
+    checkpoint = Checkpoint("tiny", build_decoder("gemma3_text", tmp_path))
+    session = PLUGIN.open(checkpoint, "main", MEAN, "cpu", "f16")
+    assert PLUGIN.describe(session) == ("cpu", "bf16")
+    assert "bf16" in caplog.text
+    exact = run(tmp_path, MEAN, batch(12, 7, 1))
+    got = session.run(batch(12, 7, 1))["output"]
+    lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(got, axis=1)
+    assert ((exact * got).sum(1) / lengths).min() > 0.999
 
 
 @pytest.mark.parametrize(

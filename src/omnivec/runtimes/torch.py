@@ -5,6 +5,7 @@ and GPUs. Needs the extra `torch`, which is imported when a model is opened.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from weakref import WeakSet
@@ -20,7 +21,11 @@ INSTALL = "pip install 'omnivec[torch]'"
 
 SCRATCH = 100_000_000  # bytes that batches need beside the weights
 
+LOUD = {"gemma3_text"}  # architectures whose hidden states outgrow what f16 can hold
+
 _OURS = ("omnivec-fake", "model2vec", "mobileclip")  # how types begin that transformers has not
+
+log = logging.getLogger("omnivec.runtimes")
 
 
 class TorchRuntime:
@@ -58,6 +63,9 @@ class TorchRuntime:
         checkpoint = checkpoint.part(graph)
         places = _places(device)
         kind = _choose_dtype(dtype, places[0])
+        if kind == "f16" and checkpoint.architecture in LOUD:
+            log.warning("%s: computed in bf16, for its numbers outgrow f16", checkpoint.name)
+            kind = "bf16"
         if len(places) == 1:
             return open_session(checkpoint, head, places[0], kind)
         session = Workers(checkpoint, head, places, kind)

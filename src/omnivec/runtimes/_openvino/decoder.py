@@ -28,7 +28,7 @@ ANCHOR = "embed_tokens.weight"
 def encode(config: Mapping[str, Any], weights: Weights, inputs: Inputs) -> Encoded:
     sizes = Sizes.read(config)
     hidden, vocabulary = blocks.word_embedding(weights, "embed_tokens", inputs, sizes.hidden)
-    if sizes.embedding != 1:
+    if sizes.embedding != 1:  # in float32; transformers rounds it with weights in bf16
         hidden = ops.multiply(hidden, blocks.scalar(sizes.embedding))
     layout = causal.Layout.of(inputs)
     both_ways = looks_both_ways(config)

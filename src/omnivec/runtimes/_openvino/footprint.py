@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 SMALL = 512 * 2**20
 """Bytes of weights up to which a model is held twice, for throughput and for latency; larger
-ones up to one PART of the memory that there is."""
+ones up to one PART of the memory that there is. Also those of matrices up to which a decoder
+has a stream for each core."""
 PART = 8
 STORED = {"bfloat16": 2, "float16": 2}  # bytes of a weight in a file; 4 in most
 PACKED = {"f32": 4, "bf16": 2, "int8": 1}  # and in a graph
@@ -24,9 +25,10 @@ SCRATCH = 48_000_000  # bytes: a graph's kernels and what a batch passes through
 def parallel(checkpoint: Checkpoint, cores: int) -> int:
     """How many batches run at once. A large decoder has one at a time, on all cores: with
     matrices of that size this is as fast, a text that comes alone waits for no single core,
-    and the weights are there once."""
-    heavy = checkpoint.size() > SMALL and ARCHITECTURES[checkpoint.architecture] == DECODER
-    return 1 if heavy else cores
+    and the weights are there once. EmbeddingGemma is none: two thirds of it are embeddings."""
+    if ARCHITECTURES[checkpoint.architecture] != DECODER:
+        return cores
+    return 1 if _multiplied(checkpoint) * _stored(checkpoint) > SMALL else cores
 
 
 def is_wide(checkpoint: Checkpoint, streams: int) -> bool:
@@ -38,13 +40,17 @@ def weigh(checkpoint: Checkpoint, cores: int, chosen: str) -> int:
     """Bytes in the precision `chosen`. Measured on several shapes (docs/experiments.md): each
     graph packs the matrices anew, the embeddings stay in the file. Half precision that must be
     widened is packed twice, once for few tokens and once for many."""
-    config, each = checkpoint.config, _stored(checkpoint)
-    count = checkpoint.size() // each
-    words = config.get("vocab_size", 0) * config.get("hidden_size", 0) * _tables(checkpoint)
     copies = 1 + is_wide(checkpoint, parallel(checkpoint, cores))
-    if chosen == "f32" and each != PACKED[chosen]:
+    if chosen == "f32" and _stored(checkpoint) != PACKED[chosen]:
         copies *= 2
-    return int(SCRATCH + SPARE * max(count - words, count // 4) * PACKED[chosen] * copies)
+    return int(SCRATCH + SPARE * _multiplied(checkpoint) * PACKED[chosen] * copies)
+
+
+def _multiplied(checkpoint: Checkpoint) -> int:
+    """How many weights are no embeddings, which are only looked up."""
+    config, count = checkpoint.config, checkpoint.size() // _stored(checkpoint)
+    words = config.get("vocab_size", 0) * config.get("hidden_size", 0) * _tables(checkpoint)
+    return int(max(count - words, count // 4))
 
 
 def _stored(checkpoint: Checkpoint) -> int:

@@ -165,12 +165,8 @@ def _cut(states: Tensor, run: Run) -> Tensor:
 def _dense(query: Tensor, key: Tensor, value: Tensor, reach: Reach, seen: Tensor | None) -> Tensor:
     from torch.nn import functional
 
-    mask = seen
-    if reach.window is not None and reach.window < query.shape[2]:
-        band = _band(query, reach.window, causal=reach.causal)
-        mask = band if seen is None else band & seen
+    mask = _mask(query, reach, seen)
     if reach.cap is not None:
-        mask = _band(query, query.shape[2], causal=True) if reach.causal and mask is None else mask
         return _capped(query, key, value, mask, reach.scale or query.shape[3] ** -0.5, reach.cap)
     return functional.scaled_dot_product_attention(
         query,
@@ -193,6 +189,18 @@ def _capped(
     if mask is not None:
         bent = bent.masked_fill(~mask, float("-inf"))
     return bent.softmax(-1).to(value.dtype) @ value
+
+
+def _mask(query: Tensor, reach: Reach, seen: Tensor | None) -> Tensor | None:
+    """bool [.., length, length]: who is attended to. None where nothing but being causal says
+    it, which torch's own attention can be told without a mask."""
+    length = query.shape[2]
+    window = min(reach.window or length, length)
+    told = seen is None and reach.cap is None
+    if window == length and (told or not reach.causal):
+        return seen
+    band = _band(query, window, causal=reach.causal)
+    return band if seen is None else band & seen
 
 
 def _band(query: Tensor, window: int, *, causal: bool) -> Tensor:
