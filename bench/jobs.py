@@ -19,7 +19,7 @@ from bench.workloads import figures
 
 MODEL = "default"
 SERVERS = ("omnivec-jobs", "runpod-sdk")
-PAUSE = 5.0
+PAUSE = 2.0
 """Milliseconds before the status of a job is asked for again."""
 
 

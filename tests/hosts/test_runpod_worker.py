@@ -128,9 +128,57 @@ def test_the_hubs_jobs_are_answered() -> None:
         assert isinstance(output, list) or "error" not in output.get("object", ""), job
 
 
-def test_the_image_has_what_it_runs() -> None:
-    text = (FILES / "Dockerfile").read_text("utf-8")
-    assert 'CMD ["python", "-u", "/worker/handler.py"]' in text
-    for line in text.splitlines():
-        for name in line.removeprefix("COPY ").split()[:-1] if line.startswith("COPY ") else ():
-            assert (ROOT / name).exists(), name
+# what the hub's publishing guide asks for, by field: what it may be
+GENERAL = {
+    "title": str,
+    "description": str,
+    "type": {"serverless"},
+    "category": {"audio", "embedding", "language", "video", "image"},
+    "config": dict,
+}
+MACHINE = {
+    "runsOn": {"GPU"},
+    "containerDiskInGb": int,
+    "gpuCount": int,
+    "gpuIds": str,
+    "allowedCudaVersions": list,
+    "env": list,
+}
+INPUTS = {"string": str, "number": int, "boolean": bool, "huggingface": str}
+
+
+def check_fields(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for name, kind in expected.items():
+        value = found[name]
+        assert value in kind if isinstance(kind, set) else isinstance(value, kind), name
+
+
+def test_the_hub_finds_what_it_asks_for() -> None:
+    hub = read("hub.json")
+    check_fields(hub, GENERAL)
+    check_fields(hub["config"], MACHINE)
+    for variable in hub["config"]["env"]:
+        asked = variable["input"]
+        assert variable.keys() == {"key", "input"}
+        assert {"name", "type", "description", "default"} <= asked.keys()
+        assert isinstance(asked["default"], INPUTS[asked["type"]])
+    for name in ("handler.py", "Dockerfile"):
+        assert (FILES / name).is_file()
+    assert (ROOT / "README.md").is_file()
+
+
+def test_the_hubs_tests_are_as_it_reads_them() -> None:
+    told = read("tests.json")
+    assert told.keys() == {"tests", "config"}
+    for one in told["tests"]:
+        check_fields(one, {"name": str, "input": dict, "timeout": int})
+    assert len({one["name"] for one in told["tests"]}) == len(told["tests"])
+    machine = {"gpuTypeId": str, "gpuCount": int, "allowedCudaVersions": list, "env": list}
+    check_fields(told["config"], machine)
+    for variable in told["config"]["env"]:
+        check_fields(variable, {"key": str, "value": str})
+    assert set(read("hub.json")["config"]["allowedCudaVersions"]) == set(
+        told["config"]["allowedCudaVersions"]
+    )
+    check_fields(read("test_input.json"), {"input": dict})

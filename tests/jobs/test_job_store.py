@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from omnivec.core.errors import Loading, Overloaded
 from omnivec.jobs import table
 from omnivec.jobs.job import DAY, KEPT, KEPT_SYNC, Health, Order
 from omnivec.jobs.opening import open_store
+from omnivec.jobs.sqlite import LOG
 from omnivec.jobs.store import StoreError
 
 if TYPE_CHECKING:
@@ -303,3 +305,20 @@ def test_the_file_is_its_owners_alone_and_no_other_programs(tmp_path: Path) -> N
     connection.close()
     with pytest.raises(StoreError, match="not a store of jobs"):
         open_store(str(other))
+
+
+def test_the_log_of_the_file_does_not_grow_under_its_first_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    opened = open_store(str(path))
+    log = path.with_name("jobs.sqlite-wal")
+    size = log.stat().st_size
+    run(opened, *[(table.add, order(str(number)), opened.clock()) for number in range(100)])
+    assert log.stat().st_size == size == LOG
+    left = tmp_path / "left"  # what there is when the process dies, zeros at the log's end
+    left.mkdir()
+    for name in (path.name, log.name):
+        shutil.copy(tmp_path / name, left)
+    opened.close()
+    again = open_store(str(left / path.name))
+    assert run(again, (table.health,)) == [Health({"IN_QUEUE": 100}, 0)]
+    again.close()

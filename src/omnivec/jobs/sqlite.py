@@ -15,6 +15,8 @@ MARK = 0x6F6D766A  # "omvj", as SQLite's application_id: the file is ours
 FORMAT = 1
 FREED = 1024
 """Pages that are given back in one go."""
+LOG = 1032 * 4120
+"""Bytes of the write-ahead log: SQLite's thousand pages of 4096, and what one commit may add."""
 
 
 class Sqlite:
@@ -75,3 +77,15 @@ class Sqlite:
         connection.execute(f"PRAGMA application_id={MARK}")
         connection.execute(f"PRAGMA user_version={FORMAT}")
         connection.execute("COMMIT")
+        self._spread()
+
+    def _spread(self) -> None:
+        """Makes the write-ahead log as long as it becomes before SQLite begins it anew: where a
+        file grows, waiting for the disk takes many times as long. It stops reading at zeros."""
+        if self._path is None:
+            return
+        with self._path.with_name(f"{self._path.name}-wal").open("r+b") as log:
+            log.seek(0, os.SEEK_END)
+            log.write(bytes(max(0, LOG - log.tell())))
+            log.flush()
+            os.fsync(log.fileno())
