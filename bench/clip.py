@@ -61,6 +61,7 @@ def _tokenizer() -> Any:
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     every = [*letters, *(f"{letter}</w>" for letter in letters)]
+    every += [f"<{at}>" for at in range(len(every), IDS[BEGIN])]  # readers warn of holes
     vocabulary = {piece: at for at, piece in enumerate(every)} | IDS
     made = Tokenizer(
         models.BPE(vocabulary, [], unk_token=END, end_of_word_suffix="</w>", fuse_unk=False)

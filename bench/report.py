@@ -181,8 +181,8 @@ shapes against sentence-transformers on one; the code that it runs is tested on 
   under about 10 % mean nothing here. Nothing says how a server does after days.
 - Only the default model has trained weights. Other shapes have random ones of the real size:
   their cost is right, their vectors mean nothing, and agreement with the reference shows equal
-  arithmetic, not quality. They share the default model's tokenizer, so the time that XLM-R's own
-  takes is not in their figures.
+  arithmetic, not quality; int8 lost more on the default model's. They share the default model's
+  tokenizer, so the time that XLM-R's and Qwen3's own take is not in their figures.
 - Peers were set up as their documentation advises and as a short trial of dtype, threads and
   compilation found best on this machine; their authors may know better. One processor was at hand:
   no AMX, no ARM, more than 2 cores untried, and no GPU.

@@ -28,6 +28,7 @@ from bench import (
     tables,
     texts,
     videos,
+    workloads,
 )
 from bench.generators import find_wrk
 from bench.places import ROOT
@@ -43,7 +44,8 @@ ALONE: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] = {
     "shares": lambda told: pictures.measure_shares(told.repeats),
     "soak": lambda told: soak.measure(told.minutes),
 }
-HUNDRED_WORDS = ("passage-32", "batch-4", "passage-8", "batch-8x2")
+HUNDRED_WORDS = ("passage-32", "batch-4", "passage-8", "batch-8x2", "batch-16")
+A_PICTURE = 50  # tokens: 7 x 7 squares, and one for the whole
 USUAL = ("default", "rerank", "f32", "growth", "replies", "videos")
 EVERY = (*suites.NAMED, *ALONE)
 
@@ -135,7 +137,7 @@ def _describe(chosen: Sequence[Suite], told: Told, alone: Sequence[str]) -> dict
         "seconds": told.seconds,
         "machine": machine.describe(),
         "ceiling_gflops": {} if chosen[:1] in ([], [suites.SMOKE]) else _ceilings({}),
-        "tokens": {name: texts.tokens(texts.windows(100, 64)) for name in HUNDRED_WORDS},
+        "tokens": _tokens(),
         "servers": {
             name: {
                 "title": one.title,
@@ -149,6 +151,12 @@ def _describe(chosen: Sequence[Suite], told: Told, alone: Sequence[str]) -> dict
         "left_out": LEFT_OUT,
         "samples": [],
     }
+
+
+def _tokens() -> dict[str, float]:
+    """Of one input of the workloads whose arithmetic is counted."""
+    passage = texts.tokens(texts.windows(100, 64))
+    return dict.fromkeys(HUNDRED_WORDS, passage) | dict.fromkeys(workloads.PICTURES, A_PICTURE)
 
 
 def _ceilings(before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:

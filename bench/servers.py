@@ -148,6 +148,14 @@ ALL = (
         "torch engine, float32, batch size 32",
     ),
     Server(
+        "infinity-int8",
+        "Infinity int8",
+        _infinity("int8"),
+        _env("infinity"),
+        INFINITY,
+        "torch engine, int8 (torch's dynamic quantisation), batch size 32",
+    ),
+    Server(
         "sentence-transformers",
         "sentence-transformers",
         _thin_torch("bf16", _env("sentence-transformers")),

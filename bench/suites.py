@@ -29,8 +29,9 @@ F32 = ("omnivec-f32", "infinity-f32", "sentence-transformers-f32", "onnxruntime"
 THIN = ("sentence-transformers", "sentence-transformers-f32")
 BF16 = ("omnivec", "infinity", "sentence-transformers")
 
-# Infinity computes pictures in float32 on a processor, whatever it is told
-CLIP = ("omnivec", "omnivec-f32", "omnivec-int8", "infinity-f32", *THIN)
+# Infinity computes pictures on a processor in float32 or in int8, whatever else it is told
+CLIP = ("omnivec", "omnivec-f32", "infinity-f32", *THIN)
+INT8 = ("omnivec-int8", "infinity-int8")
 
 COMPARED = (
     Suite("default", "The default model", "default", BEST, workloads.SMALL),
@@ -39,6 +40,7 @@ COMPARED = (
     Suite("base", "BERT-base shape", "base", BEST, [*workloads.QUICK, "long-2"], 1.5),
     Suite("large", "XLM-R-large shape", "large", BF16, workloads.LARGE, 2.5),
     Suite("pictures", "Pictures: CLIP ViT-B/32 shape", "clip", CLIP, workloads.PICTURES),
+    Suite("pictures-int8", "Pictures in int8", "clip", INT8, workloads.PICTURES),
     Suite("qwen3", "Qwen3-Embedding-0.6B shape", "qwen3", BF16, workloads.DECODER),
 )
 SMOKE = Suite("smoke", "Smoke", "default", ("omnivec", "here"), workloads.SMOKE)

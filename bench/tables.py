@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench import answers, figures, jobs, models, replies, suites, videos, workloads
+from bench import answers, figures, jobs, models, operations, replies, suites, videos, workloads
 from bench.figures import Spread
 from bench.growth import CURVES
 
@@ -106,7 +106,11 @@ def comparison(result: Result, suite: str) -> list[str]:
     for row in rows_of(suite):
         lines += _compared(row, samples, names, ours)
     lines.append(_cosines(samples, names))
-    return [*lines, "", *_notes(samples, result), *_efforts(result, suite, samples), ""]
+    return [*lines, "", *_noted([*_notes(samples, result), *_efforts(result, suite, samples)])]
+
+
+def _noted(notes: list[str]) -> list[str]:
+    return [*notes, ""] if notes else []
 
 
 def _server(result: Result, name: str) -> Mapping[str, Any]:
@@ -217,39 +221,23 @@ def _efforts(result: Result, suite: str, samples: Sequence[Any]) -> list[str]:
     """Our share of the matrix ceiling under load: 2 operations for each weight and token."""
     model = suites.NAMED[suite].model if suite in suites.NAMED else "default"
     kind = "float32" if suite == "f32" else "bfloat16"
+    if suite.endswith("int8"):  # no ceiling of that is measured
+        return []
     ceiling = max(result["ceiling_gflops"].get(kind, {}).values(), default=0.0)
     ours = next((one["server"] for one in samples if _server(result, one["server"])["ours"]), None)
-    if model not in OPERATIONS or not ceiling or ours is None:
+    if model not in operations.SHAPES or not ceiling or ours is None:
         return []
     lines = []
     for name, tokens in result["tokens"].items():
         rate = figures.spread(samples, "texts_per_second", workload=name, server=ours)
         if rate is not None:
-            reached = rate.median * flop(model, tokens) / 1e9
+            reached = rate.median * operations.flop(model, tokens) / 1e9
             lines.append(
                 f"- {workloads.NAMED[name].title}: our model ran at {reached:.0f} GFLOP/s, "
                 f"{100 * reached / ceiling:.0f} % of the {ceiling:.0f} GFLOP/s ({kind}) that "
                 "plain matrix products reached before or after this run."
             )
     return lines
-
-
-# layers, width, inner width, whether of the last layer only one token is asked for
-OPERATIONS = {
-    "default": (6, 384, 1536, False),
-    "base": (12, 768, 3072, True),
-    "large": (24, 1024, 4096, True),
-}
-
-
-def flop(model: str, tokens: float) -> float:
-    """Multiplications and additions of the encoder's layers for one text, unpadded, as far as
-    its vector depends on them: of a last layer whose first token alone is pooled, keys and
-    values and no more."""
-    layers, width, inner, first = OPERATIONS[model]
-    products = 4 * width * width + 2 * width * inner + 2 * tokens * width  # for each token
-    last = 2 * width * width if first else products
-    return 2.0 * tokens * ((layers - 1) * products + last)
 
 
 def growth(result: Result) -> list[str]:
@@ -362,7 +350,7 @@ def shared(result: Result) -> list[str]:
         if spread is not None:
             reach = f"{number(spread.median)} ({number(spread.low)} to {number(spread.high)})"
             lines.append(_cells([step, "ms", reach, f"{100 * spread.median / whole:.0f} %"]))
-    return [*lines, "", *_beside_the_server(result, whole), ""]
+    return [*lines, "", *_noted(_beside_the_server(result, whole))]
 
 
 def _beside_the_server(result: Result, whole: float) -> list[str]:

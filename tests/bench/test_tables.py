@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import plots, report, run, tables
+from bench import operations, plots, report, run, tables
 
 
 def _sample(server: str, repeat: int, workload: str, **figures: Any) -> dict[str, Any]:
@@ -113,9 +113,41 @@ def test_numbers_have_about_three_figures(value: float, wanted: str) -> None:
     assert tables.number(value) == wanted
 
 
+def test_only_the_first_of_ours_is_set_against_peers() -> None:
+    result = _result()
+    result["servers"]["omnivec-int8"] = {**result["servers"]["omnivec"], "title": "int8"}
+    for repeat in range(2):
+        rate = {"texts_per_second": 5000.0, "bad": 0, "requests": 5}
+        result["samples"].append(_sample("omnivec-int8", repeat, "query-64", **rate))
+    line = _line(tables.section(result, "default"), "12 words, 64 connections")
+    assert "5,000 (5,000 to 5,000)" in line
+    assert "**5.50 x**" in line
+
+
+def test_a_picture_has_its_rate_its_waits_and_its_processor_time() -> None:
+    figures = {"texts_per_second": 40.0, "p50_ms": 24.0, "p99_ms": 31.0, "cpu_us": 46000.0}
+    result = _result()
+    result["samples"] = [
+        {**_sample(server, 0, workload, **figures), "suite": "pictures"}
+        for server in ("omnivec", "infinity")
+        for workload in ("picture-32", "pictures-16")
+    ]
+    lines = tables.section(result, "pictures")
+    assert "| pictures/s | 40.0" in _line(lines, "a picture, 32")
+    assert "| ms | 31.0" in _line(lines, "p99 of a picture, 32")
+    assert "| us | 46,000" in _line(lines, "processor time for each, with batches of 16")
+    assert not any(line.startswith("| p50 of batches") for line in lines)
+
+
 def test_flop_of_one_token_is_twice_its_weights() -> None:
     per_layer = 4 * 384**2 + 2 * 384 * 1536
-    assert tables.flop("default", 1) == 2 * 6 * (per_layer + 2 * 384)
+    assert operations.flop("default", 1) == 2 * 6 * (per_layer + 2 * 384)
+
+
+def test_qwen3s_layers_have_as_many_weights_as_qwen3() -> None:
+    one = operations.flop("qwen3", 1) / 2
+    layer = 1024 * (2048 + 1024 + 1024) + 2048 * 1024 + 3 * 1024 * 3072
+    assert one == 27 * (layer + 2048) + 1024 * 2048
 
 
 def test_a_run_fails_on_wrong_answers_and_never_on_a_time() -> None:
@@ -165,6 +197,11 @@ def test_the_report_is_written_from_stored_results(
     for way, ms in (("8 frames", 100.0), ("all frames", 1050.0)):
         shown = _sample("omnivec", 0, f"a.mp4: {way}", ms=ms, frames=8)
         result["samples"].append({**shown, "suite": "videos"})
+    for step, ms in (("decode", 2.0), ("inference", 38.0)):
+        part = _sample("omnivec", 0, step, cpu_ms=ms)
+        result["samples"].append({**part, "suite": "shares"})
+    picture = _sample("omnivec", 0, "picture-32", cpu_us=44000.0)
+    result["samples"].append({**picture, "suite": "pictures"})
     for x in (1.0, 2.0):
         turn = _sample(
             "omnivec", 0, "soak", x=x, of="mix", requests=5, bad=0, resident_mb=400.0, lag_ms=3.0
@@ -178,6 +215,8 @@ def test_the_report_is_written_from_stored_results(
         "one request, us: 95.0",
         "| msgpack, float32 | ms | 1.50 (1.50 to 1.50) | 9.84 |",
         "| a.mp4: all frames | ms | 1,050 (1,050 to 1,050) | 8 | 10.50 |",
+        "| decode | ms | 2.00 (2.00 to 2.00) | 5 % |",
+        "took 44.0 ms for each: 4.00 ms are HTTP",
         "10 requests of mix in turn, 0 failed; at most 400 MB",
         "What is not measured",
     ):
@@ -185,6 +224,7 @@ def test_the_report_is_written_from_stored_results(
     drawn = re.findall(r"\]\((.+\.svg)\)", written)
     assert {Path(one).name for one in drawn} == {
         "default-ratios.svg",
+        "pictures-ratios.svg",
         "growth-connections.svg",
         "soak.svg",
     }
