@@ -157,3 +157,15 @@ def test_a_probe_that_is_open_needs_no_key_in_its_sample():
     assert paths["/ready"]["get"]["security"] == []
     assert "Bearer" not in paths["/ready"]["get"]["description"]
     assert "Bearer KEY" in paths["/health"]["get"]["description"]
+
+
+def test_forms_are_told_of_where_they_are_read(described):
+    forms = {
+        path
+        for _, path, operation in operations(described)
+        if "multipart/form-data" in operation.get("requestBody", {}).get("content", {})
+    }
+    assert forms == {"/v1/embeddings"}
+    content = described["paths"]["/v1/embeddings"]["post"]["requestBody"]["content"]
+    file = content["multipart/form-data"]["schema"]["properties"]["file"]
+    assert file["items"]["format"] == "binary"

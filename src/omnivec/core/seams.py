@@ -13,6 +13,7 @@ import msgspec
 
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Fault
+from omnivec.core.form import Form
 from omnivec.core.nouns import (
     Accelerator,
     Array,
@@ -59,6 +60,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     fault about item 1 is then told as `input[1]`, or as the second of those fields.
     `own`: answered only where this dialect is the profile's, and there in place of any other
     endpoint or page of that path.
+    `form` turns a form with files into the body, as JSON, that says the same; it raises
+    BadRequest. Without it a form is refused.
     `accept` is the header that a person must send to be answered in JSON, where not everyone is.
     """
 
@@ -73,6 +76,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     recognises: Callable[[Mapping[str, msgspec.Raw]], bool] | None = None
     counted: str | None = None
     items: str | tuple[str, ...] = ""
+    form: Callable[[Form], Mapping[str, Any]] | None = None
     accept: str = ""
     own: bool = False
 

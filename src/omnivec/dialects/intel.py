@@ -40,7 +40,7 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.outputs import dense
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _fastapi, _media, _wire
+from omnivec.dialects import _fastapi, _forms, _media, _wire
 from omnivec.dialects._intel import (
     REGISTRY,
     IntelCapabilities,
@@ -309,6 +309,7 @@ def _embeddings(path: str, recognises: Callable[[Mapping[str, msgspec.Raw]], boo
         recognises=recognises,
         counted="embeddings",
         items="input",
+        form=_forms.intel,
     )
 
 

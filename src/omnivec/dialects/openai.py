@@ -22,7 +22,7 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.outline import VALUES
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _json, _media, _models, _openai, _wire
+from omnivec.dialects import _forms, _json, _media, _models, _openai, _wire
 from omnivec.dialects._multimodal import MixedInput
 
 # ── wire types ───────────────────────────────────────────────────────────────────────────
@@ -230,6 +230,7 @@ class OpenAI:
             example={"input": ["The quick brown fox", "jumps over the lazy dog"]},
             counted="embeddings",
             items="input",
+            form=_forms.openai,
         ),
         Endpoint(
             method="GET",

@@ -27,7 +27,7 @@ from omnivec.core.nouns import (
 )
 from omnivec.core.outputs import dense
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _fastapi, _media, _models, _wire
+from omnivec.dialects import _fastapi, _forms, _media, _models, _wire
 
 # ── wire types ───────────────────────────────────────────────────────────────────────────
 
@@ -330,6 +330,7 @@ class Synesis:
             recognises=is_synesis_embeddings,
             counted="embeddings",
             items="inputs",
+            form=_forms.synesis,
         ),
         Endpoint(
             method="POST",

@@ -28,6 +28,7 @@ from omnivec.core.seams import Dialect, Endpoint, Engine
 from omnivec.core.settings import Settings
 from omnivec.server.aside import LARGE_BODY, LARGE_REPLY, Aside
 from omnivec.server.auth import OPEN, Hosts, Keys, challenge, check_page
+from omnivec.server.form import posted
 from omnivec.server.limits import Read, limits, read_within
 from omnivec.server.metrics import Metrics, Traffic
 from omnivec.server.replies import headers_of, internal, placed, with_header
@@ -206,8 +207,12 @@ class Door:
         blamed = self._blamed(route)
         visit.dialect = blamed.dialect
         visit.body = body = call.body if read is None else await read()
-        outline = await self._outlined(call, body)
-        operation = _choose(route, body if outline is None else outline, blamed)
+        form = await posted(call, body, route.operations, self.aside)
+        outline = None if form else await self._outlined(call, body)
+        if form is None:
+            operation = _choose(route, body if outline is None else outline, blamed)
+        else:
+            operation = form.choose(route.operations, blamed)
         visit.dialect, endpoint = operation.dialect, operation.endpoint
         visit.endpoint = endpoint
         path = self.mounts(call.path)[len(operation.prefix) :]
@@ -222,7 +227,11 @@ class Door:
             outline=outline,
         )
         large = len(body) > LARGE_BODY
+        if form is not None:
+            inner = form.rewritten(inner, operation)
         task = await self.aside.run(endpoint.decode, inner) if large else endpoint.decode(inner)
+        if form is not None:
+            task = form.redeemed(task)
         visit.model = task.model
         before = time.perf_counter()
         visit.result = result = await self.engine.run(task)

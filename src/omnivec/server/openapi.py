@@ -35,6 +35,22 @@ Json = dict[str, Any]
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 _KEYS = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
 
+_FORM: Json = {
+    "type": "object",
+    "description": "Files to embed, and the wishes of the JSON body as fields: "
+    "`curl -F file=@cat.jpg -F model=MODEL`. Each file and each `text` is an input.",
+    "properties": {
+        "file": {
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "description": "Pictures or videos, under any name.",
+        },
+        "text": {"type": "array", "items": {"type": "string"}},
+        "model": {"type": "string"},
+    },
+    "additionalProperties": {"type": "string"},
+}
+
 PROBES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "/live": ("Whether the process lives", {"200": "It does."}),
     "/ready": (
@@ -181,6 +197,8 @@ def _operation(
             for name, endpoint in endpoints
             if endpoint.example is not None
         }
+        if any(endpoint.form for _, endpoint in endpoints):
+            body["content"]["multipart/form-data"] = {"schema": _FORM}
         found["requestBody"] = {"required": True, **body}
     return found
 

@@ -1,0 +1,188 @@
+"""Files that are sent as a form: `curl -F file=@cat.jpg` (multipart/form-data, RFC 7578).
+
+A form becomes the JSON body that says the same, as the dialect writes it, with a URL in place of
+each file that nobody outside can know; in the task that is decoded from it the files take those
+places. Nothing is written to a disk, and a file's own name is never looked at.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+
+from omnivec.core.errors import BadRequest, TooLarge, WrongType
+from omnivec.core.form import Field, Form, Upload
+from omnivec.core.nouns import Blob, Call, Encode, Image, Item, Part, Task, Url, Video
+from omnivec.core.outline import BLOCK
+from omnivec.media.containers import HEAD, container
+from omnivec.server.aside import LARGE_BODY, Aside
+
+if TYPE_CHECKING:
+    from omnivec.server.door import Operation
+
+MOST_PARTS = 1024
+MOST_HEAD = 4096
+"""Bytes of one part's headers."""
+MOST_TEXT = 2**20
+"""Bytes of all fields that are no files."""
+LONGEST_NAME = 128
+
+_BOUNDARY = re.compile(
+    r';\s*boundary=(?:"([^"\\]{1,70})"|([^\s;"]{1,70}))\s*(?:;|$)', re.IGNORECASE
+)
+_PARAMETER = re.compile(r';\s*([\w*.-]{1,40})=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
+_PLAIN = ("", "7bit", "8bit", "binary")
+
+
+class Posted(NamedTuple):
+    """A form and its files, by the URLs that stand for them."""
+
+    form: Form
+    files: Mapping[str, bytes]
+
+    def choose(self, operations: Sequence[Operation], blamed: Operation) -> Operation:
+        """Whose it is: as of a body with fields of these names, among those that take forms."""
+        names = {field.name: msgspec.Raw(b'""') for field in self.form}
+        for operation in operations:
+            endpoint = operation.endpoint
+            if endpoint.form and endpoint.recognises and endpoint.recognises(names):
+                return operation
+        return next(one for one in (blamed, *operations) if one.endpoint.form)
+
+    def rewritten(self, call: Call, operation: Operation) -> Call:
+        """The call as if its client had sent JSON. Raises what the dialect's `form` raises."""
+        form = operation.endpoint.form
+        assert form is not None  # noqa: S101 - who has none was not chosen
+        headers = {**call.headers, "content-type": "application/json"}
+        body = msgspec.json.encode(form(self.form))
+        return msgspec.structs.replace(call, body=body, headers=headers)
+
+    def redeemed(self, task: Task) -> Task:
+        """The task with the files in their places."""
+        if not self.files or not isinstance(task, Encode):
+            return task
+        items = tuple(self._item(item) for item in task.items)
+        return msgspec.structs.replace(task, items=items)
+
+    def _item(self, item: Item) -> Item:
+        return msgspec.structs.replace(item, parts=tuple(map(self._part, item.parts)))
+
+    def _part(self, part: Part) -> Part:
+        if isinstance(part, Image | Video) and isinstance(part.source, Url):
+            file = self.files.get(part.source.url)
+            if file is not None:
+                return msgspec.structs.replace(part, source=Blob(file))
+        return part
+
+
+async def posted(
+    call: Call, body: bytes, operations: Sequence[Operation], aside: Aside
+) -> Posted | None:
+    """The form that a call sends, where one of the operations takes forms. Raises as `read`."""
+    header = call.headers.get("content-type", "")
+    if header[:19].lower() != "multipart/form-data":
+        return None
+    if not any(operation.endpoint.form for operation in operations):
+        return None
+    if len(body) > LARGE_BODY:
+        return await aside.run(read, body, header)
+    return read(body, header)
+
+
+def read(body: bytes, header: str) -> Posted:
+    """A form by its bytes and its Content-Type. Raises WrongType where that tells no boundary,
+    BadRequest for what is no whole form, and TooLarge for more of it than is read."""
+    token = secrets.token_hex(16)
+    fields: list[Field] = []
+    files: dict[str, bytes] = {}
+    letters = 0
+    for name, is_file, content in _parts(body, b"\r\n--" + _boundary(header)):
+        if len(fields) == MOST_PARTS:
+            raise TooLarge(f"A form may have {MOST_PARTS} fields.")
+        if is_file:
+            url = f"data:upload;{token},{len(files)}"
+            files[url] = content
+            fields.append(Field(name, Upload(_medium(content), url)))
+            continue
+        letters += len(content)
+        if letters > MOST_TEXT:
+            raise TooLarge(f"The fields of a form that are no files may have {MOST_TEXT} bytes.")
+        fields.append(Field(name, _text(content)))
+    return Posted(tuple(fields), files)
+
+
+def _medium(content: bytes) -> Literal["image", "video"]:
+    return "image" if container(content[:HEAD]) is None else "video"
+
+
+def _parts(body: bytes, delimiter: bytes) -> Iterator[tuple[str, bool, bytes]]:
+    """Each part's name, whether it is a file, and its content."""
+    at = len(delimiter) - 2
+    if not body.startswith(delimiter[2:]):
+        raise _malformed()
+    while body[at : at + 2] != b"--":
+        name, is_file, start = _head(body, at)
+        end = _find(body, delimiter, start)
+        yield name, is_file, body[start:end]
+        at = end + len(delimiter)
+    if body[at + 2 : at + 5] not in (b"", b"\r\n"):
+        raise _malformed()
+
+
+def _boundary(header: str) -> bytes:
+    found = _BOUNDARY.search(header)
+    if found is None or not header.isascii():
+        raise WrongType(
+            "Send the body as JSON, with the header `Content-Type: application/json`, or as a form "
+            "whose Content-Type names the boundary."
+        )
+    return (found[1] or found[2]).encode()
+
+
+def _find(body: bytes, delimiter: bytes, at: int) -> int:
+    """Where a part ends. In steps, between which other threads come to their turn."""
+    for start in range(at, len(body), BLOCK):
+        found = body.find(delimiter, start, start + BLOCK + len(delimiter) - 1)
+        if found >= 0:
+            return found
+    raise _malformed()
+
+
+def _head(body: bytes, at: int) -> tuple[str, bool, int]:
+    """A part's name, whether it is a file, and where its content begins."""
+    end = body.find(b"\r\n\r\n", at, at + MOST_HEAD + 4)
+    if body[at : at + 2] != b"\r\n" or end < 0:
+        raise _malformed()
+    lines = [line.partition(":") for line in _text(body[at + 2 : end]).split("\r\n")]
+    told = {name.strip().lower(): value.strip() for name, _, value in lines}
+    disposition = told.get("content-disposition", "")
+    given = {name.lower(): q or plain for name, q, plain in _PARAMETER.findall(disposition)}
+    name = given.get("name", "").removesuffix("[]")
+    kind = told.get("content-type", "").lower()
+    if disposition[:9].lower() != "form-data" or not 0 < len(name) <= LONGEST_NAME:
+        raise _malformed()
+    if kind.startswith("multipart/"):
+        raise BadRequest("A form within a form is not read; send each file as a field of its own.")
+    if told.get("content-transfer-encoding", "").lower() not in _PLAIN:
+        raise BadRequest("The fields of a form are read as they are, without an encoding.")
+    media = kind.startswith(("image/", "video/", "application/octet-stream"))
+    return name, media or "filename" in given or "filename*" in given, end + 4
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise BadRequest("The fields of a form that are no files must be in UTF-8.") from None
+
+
+def _malformed() -> BadRequest:
+    return BadRequest(
+        "The body must be one whole form (multipart/form-data): each part begins with the boundary "
+        f"and has a `Content-Disposition: form-data` with a name, in at most {MOST_HEAD} bytes of "
+        "headers, and the last one ends with the boundary and `--`."
+    )
