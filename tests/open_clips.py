@@ -23,6 +23,7 @@ import numpy as np
 
 KINDS = ("s", "b", "large")
 WIDTH, WORDS, DIMS = 64, 77, 16
+GAIN, BIAS = 1.5, 0.1  # under which outputs neither all look the same nor grow without end
 SIDES = {"s": 64, "b": 64, "large": 128}
 _TOWERS = {"s": "fastvit_mci1", "b": "vit_base_mci_224", "large": "fastvit_mci3"}
 _PARTS = (
@@ -243,9 +244,9 @@ def _shake(tower: Any) -> None:
             elif one.ndim < 2 and name.endswith("weight"):
                 one.copy_(0.7 + 0.2 * noise)
             elif one.ndim < 2 or "layer_scale" in name:
-                one.copy_(0.3 * noise)
+                one.copy_(BIAS * noise + ("layer_scale" in name) * 0.3)
             else:
-                one.copy_(noise / max(1, one[0].numel()) ** 0.5)
+                one.copy_(GAIN * noise / max(1, one[0].numel()) ** 0.5)
 
 
 @cache
@@ -263,3 +264,23 @@ def ids(texts: list[str]) -> np.ndarray:
         told = told if len(told) <= WORDS else [*told[: WORDS - 1], told[-1]]
         row[: len(told)] = told
     return rows
+
+
+# ── pictures ─────────────────────────────────────────────────────────────────────────────
+
+
+def prepared(kind: str, picture: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] to float32 [3, S, S], as open_clip has it by torchvision's Resize,
+    CenterCrop, ToTensor and Normalize of a Pillow image."""
+    from PIL import Image
+
+    side, told = SIDES[kind], settings(kind, 0, causal=False)["preprocess_cfg"]
+    height, width = picture.shape[:2]
+    short, long = min(height, width), max(height, width)
+    sizes = {short: side, long: int(side * long / short)}
+    size = sizes[width], sizes[height]
+    resized = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+    top, left = (round((one - side) / 2) for one in resized.shape[:2])
+    cut = resized[top : top + side, left : left + side].astype(np.float32) / np.float32(255)
+    mean, std = (np.array(told[name], np.float32) for name in ("mean", "std"))
+    return np.asarray(((cut - mean) / std).transpose(2, 0, 1))

@@ -18,7 +18,8 @@ import omnivec
 from omnivec.cli.options import FLAGS
 from omnivec.core.settings import FIELDS
 
-COMMANDS = ("serve", "runpod", "config", "embed", "rerank", "models", "pull", "doctor", "bench")
+COMMANDS = ("serve", "runpod", "config", "embed", "rerank", "models", "pull", "convert", "doctor")
+COMMANDS += ("bench",)
 
 
 @pytest.fixture(autouse=True)

@@ -50,6 +50,13 @@ REPOSITORIES: dict[str, dict[str, bytes]] = {
         "training_args.pt": b"x",
         "artifact.metadata": b"{}",
     },
+    "org/open-clip": {
+        "open_clip_config.json": b"{}",
+        "open_clip_model.safetensors": b"x",
+        "open_clip_pytorch_model.bin": b"x",
+        "tokenizer.json": b"{}",
+    },
+    "org/apples": {"mobileclip_s0.pt": b"x", "config.json": b"{}"},
 }
 
 
@@ -478,3 +485,61 @@ def test_a_test_model_is_where_it_is_shipped() -> None:
     checkpoint = locate(catalog().spec("small=fake:dims=8"), offline=True)
     expected: dict[str, Any] = {"dims": "8"}
     assert (checkpoint.name, checkpoint.options) == ("small", expected)
+
+
+# ── another program's ────────────────────────────────────────────────────────────────────
+
+
+def kept(cache: Path, name: str) -> set[str]:
+    folder = cache / f"models--{name.replace('/', '--')}" / "snapshots" / COMMIT
+    return {path.name for path in folder.iterdir()}
+
+
+def test_open_clips_weights_are_fetched_once_and_not_as_a_pickle(
+    hub: tuple[str, list[str]], network: Network, tmp_path: Path
+) -> None:
+    endpoint, asked = hub
+    wanted = set(REPOSITORIES["org/open-clip"]) - {"open_clip_pytorch_model.bin"}
+    for again in (False, True):
+        asked.clear()
+        done = network.run(endpoint, "-m", "omnivec", "convert", "org/open-clip", "new")
+        assert "open_clip_model.safetensors is not a whole safetensors file" in done.stderr
+        assert kept(tmp_path / "hub", "org/open-clip") == wanted
+        assert (asked == []) == again
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("org/apples", "--tokenizer"),
+        ("org/whole", "none of open_clip_model.safetensors"),
+        ("org/unknown", "there is no model org/unknown"),
+    ],
+)
+def test_what_else_the_hub_may_have(
+    hub: tuple[str, list[str]], network: Network, tmp_path: Path, name: str, says: str
+) -> None:
+    done = network.run(hub[0], "-m", "omnivec", "convert", name, "new")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["mobileclip_s1", "MobileCLIP/mobileclip_s1"])
+def test_a_model_that_must_be_converted_says_so(name: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        locate(catalog().spec(name))
+    assert (
+        "`omnivec convert apple/MobileCLIP-S1-OpenCLIP ./mobileclip_s1`, then `omnivec serve "
+        "./mobileclip_s1`"
+    ) in str(caught.value)
+
+
+def test_a_converted_folder_has_all_the_models_names(tmp_path: Path) -> None:
+    fill(tmp_path / "mobileclip_s1", MODEL)
+    spec = catalog().spec(str(tmp_path / "mobileclip_s1"))
+    assert spec.name == "mobileclip_s1"
+    assert spec.aliases == ("apple/MobileCLIP-S1-OpenCLIP", "MobileCLIP/mobileclip_s1")
+    named = catalog().spec(f"mobileclip_b={tmp_path / 'mobileclip_s1'}")
+    assert (named.name, named.aliases[-1]) == ("mobileclip_b", "MobileCLIP/mobileclip_b")
+    assert locate(spec).folder == tmp_path / "mobileclip_s1"

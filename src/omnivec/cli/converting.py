@@ -50,7 +50,8 @@ def convert(
     if not place.exists():
         place = _fetch(source, config, flags)
     write(place, target, tokenizer, lambda line: print(line, file=sys.stderr))
-    print(f"{target} is ready: omnivec serve {target}", file=sys.stderr)
+    shown = target if target.is_absolute() else f"./{target}"
+    print(f"{target} is ready: omnivec serve {shown}", file=sys.stderr)
 
 
 def _fetch(source: str, config: str | None, flags: Mapping[str, object]) -> Path:

@@ -34,9 +34,10 @@ def fetch(spec: Spec, *, offline: bool, progress: hub.Progress | None) -> Path:
     if not _has(folder, *WHOLE):
         folder = hub.collect(spec, PICKLED, progress)
     if not _has(folder, *WHOLE, *PICKLED):
+        names = ", ".join((*WHOLE, *PICKLED))
         raise CheckpointError(
-            f"{spec.source} on the hub has none of {', '.join((*WHOLE, *PICKLED))}; accepted: a "
-            "repository of open_clip's, or of Apple's MobileCLIP"
+            f"{spec.source} on the hub has none of {names}; accepted: a repository of "
+            "open_clip's, or of Apple's MobileCLIP"
         )
     return folder
 

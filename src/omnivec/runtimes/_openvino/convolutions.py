@@ -10,6 +10,7 @@ from openvino import opset15 as ops
 from omnivec.runtimes._openvino import blocks
 
 if TYPE_CHECKING:
+    from omnivec.core.nouns import Array
     from omnivec.core.steps import Scale
     from omnivec.runtimes._openvino.blocks import Node
     from omnivec.runtimes._openvino.weights import Weights
@@ -20,10 +21,13 @@ CHANNELS = 3
 def scaled(pixels: Node, scale: Scale) -> Node:
     """Bytes [B, S, S, 3] to (x * factor - mean) / std, [B, 3, S, S]."""
     x = ops.transpose(blocks.floats(pixels), blocks.shape(0, 3, 1, 2))
-    spread = np.asarray(scale.std, np.float64).reshape(1, CHANNELS, 1, 1)
-    shift = np.asarray(scale.mean, np.float64).reshape(1, CHANNELS, 1, 1) / spread
-    x = ops.multiply(x, blocks.constant((scale.factor / spread).astype(np.float32)))
-    return ops.subtract(x, blocks.constant(shift.astype(np.float32))) if shift.any() else x
+    mean, spread = (np.asarray(one, np.float64) for one in (scale.mean, scale.std))
+    x = ops.multiply(x, _channels(scale.factor / spread))
+    return ops.subtract(x, _channels(mean / spread)) if mean.any() else x
+
+
+def _channels(values: Array) -> Node:
+    return blocks.constant(values.astype(np.float32).reshape(1, CHANNELS, 1, 1))
 
 
 def convolve(

@@ -1,0 +1,139 @@
+"""MobileCLIP as `omnivec convert` writes it, the whole path, against timm and open_clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import open_clips
+import wire
+from multivectors import Opened
+from omnivec.conversion.convert import convert
+from omnivec.core.checkpoint import Checkpoint
+from omnivec.core.errors import TooLong
+from omnivec.core.nouns import Film, Pixels, Text, Unit
+from omnivec.core.steps import Scale
+from omnivec.families.dual_tower import PLUGIN
+from omnivec.runtimes.torch import PLUGIN as TORCH
+from open_clips import DIMS, KINDS, Reference
+
+TEXTS = ["a fox", "A Dog,  over the lazy fox!", "", "fox " * 150]
+SHAPES = ((64, 64), (1, 1), (90, 61), (128, 160), (67, 301), (200, 333), (5, 9))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Reference]]:
+    made: dict[str, tuple[Path, Reference]] = {}
+
+    def build(kind: str) -> tuple[Path, Reference]:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            reference = open_clips.build(kind, folder)
+            convert(folder, folder / "made", None, lambda _: None)
+            made[kind] = folder / "made", reference
+        return made[kind]
+
+    return build
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """Smooth, as photographs are, so that a pixel to the left matters as it does in them."""
+    from PIL import Image
+
+    random = np.random.default_rng(height * 1000 + width)
+    small = Image.fromarray(random.integers(0, 256, (4, 4, 3)).astype(np.uint8))
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def see(model: Opened, *parts: Pixels | Film) -> np.ndarray:
+    units = [Unit(parts=(part,)) for part in parts]
+    return np.stack([one.dense for one in model.model.forward(model.model.prepare(units))])
+
+
+def expected(reference: Reference, kind: str, *pictures: np.ndarray) -> np.ndarray:
+    return reference.see(np.stack([open_clips.prepared(kind, one) for one in pictures]))
+
+
+def close(got: np.ndarray, want: np.ndarray) -> None:
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_of_any_length_together(
+    built: Callable[[str], tuple[Path, Reference]], kind: str
+) -> None:
+    folder, reference = built(kind)
+    model = Opened(PLUGIN, folder)
+    rows = np.stack([one.dense for one in model.encode(TEXTS)])
+    close(rows, reference.read(open_clips.ids(TEXTS)))
+    alone = np.concatenate([[model.encode([text])[0].dense] for text in TEXTS])
+    close(alone, rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_of_any_shape(built: Callable[[str], tuple[Path, Reference]], kind: str) -> None:
+    folder, reference = built(kind)
+    pictures = [picture(*shape) for shape in SHAPES]
+    close(
+        see(Opened(PLUGIN, folder), *map(Pixels, pictures)),
+        expected(reference, kind, *pictures),
+    )
+
+
+def test_a_video_is_the_mean_of_its_frames(
+    built: Callable[[str], tuple[Path, Reference]],
+) -> None:
+    folder, reference = built("s")
+    frames = [picture(70, 64 + at) for at in range(7)]
+    film = Film(tuple(map(Pixels, frames)), tuple(map(float, range(7))))
+    rows = expected(reference, "s", *frames)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    close(see(Opened(PLUGIN, folder), film), rows.mean(0, keepdims=True))
+
+
+def test_what_is_told_of_it(built: Callable[[str], tuple[Path, Reference]]) -> None:
+    checkpoint = Checkpoint("tiny", built("s")[0])
+    assert PLUGIN.claims(checkpoint)
+    card = PLUGIN.card(checkpoint)
+    assert (card.architecture, card.dims, card.max_tokens) == ("mobileclip", DIMS, 77)
+    assert card.modalities == ("text", "image")
+    head = PLUGIN.graphs(checkpoint)["image"]
+    assert head.steps == (Scale(1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),)
+    sizes = [checkpoint.part(tower).size() for tower in ("text", "image")]
+    assert abs(sum(sizes) - checkpoint.size()) < 2
+    for tower in ("text", "image"):
+        head = PLUGIN.graphs(checkpoint)[tower]
+        assert "transformers has no mobileclip" in str(TORCH.can(checkpoint, tower, head, "cpu"))
+
+
+def test_a_text_that_must_not_be_cut(built: Callable[[str], tuple[Path, Reference]]) -> None:
+    model = Opened(PLUGIN, built("s")[0]).model
+    with pytest.raises(TooLong):
+        model.prepare([Unit(parts=(Text("fox " * 150),), overflow="refuse")])
+
+
+@pytest.mark.skipif(not wire.DATA.is_dir(), reason="the real data is not beside this checkout")
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_to_vectors(built: Callable[[str], tuple[Path, Reference]], kind: str) -> None:
+    from PIL import Image
+
+    folder, reference = built(kind)
+    files = [
+        wire.DATA / "images/chelsea.png",
+        *sorted((wire.DATA / "images/clothing").rglob("*.jpg"))[::90],
+    ]
+    pictures = []
+    for file in files:
+        with Image.open(file) as opened:
+            pictures.append(np.asarray(opened.convert("RGB")))
+    want = expected(reference, kind, *pictures)
+    rounded = 0.999 if kind == "large" else 0.9999  # the most layers, and no trained ones
+    for dtype, least in (("f32", 0.999999), ("auto", rounded)):
+        got = see(Opened(PLUGIN, folder, dtype=dtype), *map(Pixels, pictures))
+        cosine = (got * want).sum(1)
+        cosine /= np.linalg.norm(got, axis=1) * np.linalg.norm(want, axis=1)
+        assert cosine.min() > least, (dtype, cosine)
