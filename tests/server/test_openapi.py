@@ -169,3 +169,13 @@ def test_forms_are_told_of_where_they_are_read(described):
     content = described["paths"]["/v1/embeddings"]["post"]["requestBody"]["content"]
     file = content["multipart/form-data"]["schema"]["properties"]["file"]
     assert file["items"]["format"] == "binary"
+
+
+def test_msgpack_is_told_of_beside_json_where_it_is_spoken(described):
+    encode = described["paths"]["/v1/encode/{id}"]["post"]
+    both = {"application/json", "application/msgpack"}
+    assert set(encode["requestBody"]["content"]) == both
+    assert set(encode["responses"]["200"]["content"]) == both
+    assert set(encode["responses"]["400"]["content"]) == {"application/json"}
+    similarity = described["paths"]["/v1/similarity"]["post"]
+    assert set(similarity["responses"]["200"]["content"]) == {"application/json"}

@@ -62,7 +62,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     endpoint or page of that path.
     `form` turns a form with files into the body, as JSON, that says the same; it raises
     BadRequest. Without it a form is refused.
-    `accept` is the header that a person must send to be answered in JSON, where not everyone is.
+    `packed` is the other type that bodies and replies may have, and replies do unless `Accept`
+    asks for JSON.
     """
 
     method: str
@@ -77,7 +78,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     counted: str | None = None
     items: str | tuple[str, ...] = ""
     form: Callable[[Form], Mapping[str, Any]] | None = None
-    accept: str = ""
+    packed: str = ""
     own: bool = False
 
 

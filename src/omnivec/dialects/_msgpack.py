@@ -30,6 +30,7 @@ TYPES = frozenset(
 MOST_AXES = 8
 
 _ND, _KEYS = b"nd", (b"type", b"kind", b"shape", b"data")
+TYPE = "application/msgpack"
 _MEDIA = re.compile(r"application/(x-)?msgpack")
 
 

@@ -206,7 +206,7 @@ def _write(call: Call, value: Mapping[str, Any], *long: str) -> Reply:
 
 
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?")
-_MSGPACK = MappingProxyType({"content-type": "application/msgpack"})
+_MSGPACK = MappingProxyType({"content-type": _msgpack.TYPE})
 
 
 def encode_encode(call: Call, task: Task, result: Result) -> Reply:
@@ -322,7 +322,7 @@ class Sie:
             example={"items": [{"text": "Hello, world!"}]},
             counted="encode",
             items="items",
-            accept="application/json",
+            packed=_msgpack.TYPE,
         ),
         Endpoint(
             method="POST",
@@ -341,7 +341,7 @@ class Sie:
             },
             counted="score",
             items="items",
-            accept="application/json",
+            packed=_msgpack.TYPE,
         ),
         Endpoint(
             method="POST",
@@ -357,7 +357,7 @@ class Sie:
             },
             counted="extract",
             items="items",
-            accept="application/json",
+            packed=_msgpack.TYPE,
         ),
     )
 

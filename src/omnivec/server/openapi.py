@@ -35,6 +35,7 @@ Json = dict[str, Any]
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 _KEYS = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
 
+_JSON = "application/json"
 _FORM: Json = {
     "type": "object",
     "description": "Files to embed, and the wishes of the JSON body as fields: "
@@ -164,17 +165,20 @@ def _operation(
     endpoints = _named(route.operations)
     url = base + _PARAMETER.sub(lambda _: model, route.template)
     samples = {
-        name: _curl(url, endpoint.example, keyed=keyed, accept=endpoint.accept)
+        name: _curl(url, endpoint.example, keyed=keyed, asking=bool(endpoint.packed))
         for name, endpoint in endpoints
         if endpoint.example is not None or route.method == "GET"
     }
+    packed = {e.packed for _, e in endpoints if e.packed}
     found: Json = {
         "tags": list(dict.fromkeys(op.dialect.name for op in route.operations)),
         "operationId": _identify(route),
         "summary": " / ".join(dict.fromkeys(e.summary.rstrip(".") for _, e in endpoints)),
         "description": _describe(samples, aliases),
         "responses": {
-            "200": _content("The answer.", _one_of([schemas.of(e.response) for _, e in endpoints])),
+            "200": _content(
+                "The answer.", _one_of([schemas.of(e.response) for _, e in endpoints]), packed
+            ),
             **_faults(route.operations),
         },
         **_samples(samples),
@@ -190,9 +194,9 @@ def _operation(
             }
         ]
     if route.method != "GET":
-        body = _content("", _one_of([schemas.of(e.request) for _, e in endpoints]))
+        body = _content("", _one_of([schemas.of(e.request) for _, e in endpoints]), packed)
         del body["description"]
-        body["content"]["application/json"]["examples"] = {
+        body["content"][_JSON]["examples"] = {
             name: {"summary": endpoint.summary, "value": endpoint.example}
             for name, endpoint in endpoints
             if endpoint.example is not None
@@ -256,13 +260,14 @@ def _faults(operations: Iterable[Operation]) -> Json:
             except ValueError:
                 continue  # not JSON: that dialect's own documents say what it is
             told = found.setdefault(str(reply.status), _content(_phrase(reply.status), {}))
-            examples = told["content"]["application/json"].setdefault("examples", {})
+            examples = told["content"][_JSON].setdefault("examples", {})
             examples[f"{operation.dialect.name}: {fault.code}"] = {"value": example}
     return dict(sorted(found.items()))
 
 
-def _content(words: str, schema: Json) -> Json:
-    return {"description": words, "content": {"application/json": {"schema": schema}}}
+def _content(words: str, schema: Json, packed: Iterable[str] = ()) -> Json:
+    kinds = (_JSON, *sorted(packed))
+    return {"description": words, "content": {kind: {"schema": schema} for kind in kinds}}
 
 
 def _one_of(schemas: list[Json]) -> Json:
@@ -274,15 +279,14 @@ def _phrase(status: int) -> str:
     return HTTPStatus(status).phrase + "."
 
 
-def _curl(url: str, example: Any, *, keyed: bool, accept: str = "") -> str:
+def _curl(url: str, example: Any, *, keyed: bool, asking: bool = False) -> str:
     """A line that works when pasted into a shell."""
     key = " -H 'Authorization: Bearer KEY'" if keyed else ""
     if example is None:
         return f"curl {shlex.quote(url)}{key}"
     body = shlex.quote(json.dumps(example, ensure_ascii=False))
-    accepted = f" -H 'Accept: {accept}'" if accept else ""
-    json_ = "-H 'Content-Type: application/json'"
-    return f"curl {shlex.quote(url)}{key}{accepted} {json_} \\\n  -d {body}"
+    accepted = f" -H 'Accept: {_JSON}'" if asking else ""
+    return f"curl {shlex.quote(url)}{key}{accepted} -H 'Content-Type: {_JSON}' \\\n  -d {body}"
 
 
 def _base(settings: Settings) -> str:
