@@ -164,7 +164,7 @@ def test_twenty_models_in_the_room_of_three(
     most, loaded = 0, 0
     end = time.monotonic() + SECONDS
     try:
-        while time.monotonic() < end:
+        while time.monotonic() < end or not all(crowd.asked):  # on a busy machine for longer
             time.sleep(0.1)
             most = max(most, resident(running.process.pid))
             loaded = max(loaded, sum(one["state"] == "loaded" for one in shown(running.url)))
@@ -172,6 +172,5 @@ def test_twenty_models_in_the_room_of_three(
         crowd.end()
     print(f"{sum(crowd.asked)} requests, most {most / 1e6:.0f} MB, budget {budget / 1e6:.0f} MB")
     assert crowd.wrong == []
-    assert min(crowd.asked) > 0
     assert 0 < loaded <= ROOM
     assert most < budget + SLACK
