@@ -77,7 +77,7 @@ class CTranslate2:
                 f"{checkpoint.name}: {gettempdir()} takes no copy of the model for CTranslate2 "
                 f"({error.strerror}); set TMPDIR to a folder that has room for its weights"
             ) from error
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:
             raise CheckpointError(
                 f"{checkpoint.name}: CTranslate2 refused the model; config.json and the weights "
                 "do not fit each other"

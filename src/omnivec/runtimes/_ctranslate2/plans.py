@@ -143,7 +143,7 @@ def _unplanned(architecture: str, config: Mapping[str, Any]) -> str | None:
     if config.get("is_decoder"):
         return "has no causal attention ('is_decoder')"
     act = config.get("activation" if architecture == "distilbert" else "hidden_act", "gelu")
-    return None if act in ACTIVATIONS else f"has no activation {act!r}"
+    return None if str(act) in ACTIVATIONS else f"has no activation {act!r}"
 
 
 def _unfinished(head: Head) -> str | None:
