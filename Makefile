@@ -29,7 +29,7 @@ serve: install ## serve the default model on http://127.0.0.1:8400
 .venv/.tested: .venv/.made
 	@echo 'Installing what the tests need (torch, transformers, sentence-transformers) ...'
 	@$(PIP) torch==2.13.0
-	@$(PIP) --editable '.[dev,otel,torch,video,postgres]'
+	@$(PIP) --editable '.[dev,otel,torch,video,postgres,onnx,ctranslate2]'
 	@touch $@
 
 check: .venv/.tested ## format, lint, types, import contract
