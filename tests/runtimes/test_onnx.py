@@ -223,8 +223,10 @@ def test_a_closed_session_says_so(tiny):
 
 
 def test_a_closed_session_gives_its_memory_back():
-    """Measured in a process of its own, where nothing else comes and goes."""
+    """Measured in a process of its own, where nothing else comes and goes. The C library is told to
+    return what it keeps, as the engine tells it when a model goes."""
     script = """
+import ctypes
 import sys
 from pathlib import Path
 import numpy as np
@@ -233,6 +235,7 @@ from omnivec.core.steps import Head, Pool
 from omnivec.runtimes.onnx import PLUGIN
 
 def rss():
+    ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 checkpoint, head = Checkpoint("minilm", Path(sys.argv[1])), Head("pooled", (Pool(("mean",)),))
