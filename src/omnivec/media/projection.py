@@ -60,7 +60,7 @@ def project(tape: Tape, indexes: tuple[int, ...]) -> Iterator[Shown]:
 
 def count(tape: Tape) -> int:
     """How many frames there are, by decoding them all."""
-    return sum(1 for _ in _decode(tape, tape.read(), frozenset()))
+    return sum(1 for _ in _decode(tape, tape.read(), None))
 
 
 def plan(tape: Tape, indexes: Iterable[int]) -> list[Run]:
@@ -168,9 +168,9 @@ def _decode(
 ) -> Iterator[VideoFrame]:
     """What comes of the packets. With `stamps`, frames that are shown at other times and that
     no frame refers to need not be decoded. A packet that cannot be decoded is passed over."""
-    context = tape.stream.codec_context
-    context.flush_buffers()
+    tape.stream.codec_context.flush_buffers()
     for _, packet in packets:
+        context = tape.stream.codec_context  # another one, when reading began with a rewind
         dear = stamps is None or packet.pts in stamps
         context.skip_frame = "DEFAULT" if dear else "NONREF"
         yield from _frames(tape, packet)
