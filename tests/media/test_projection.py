@@ -78,3 +78,53 @@ def test_copies_read_beside_one_another() -> None:
         mine, theirs = one.read(12), other.read(24)
         places = [(next(mine)[0], next(theirs)[0]) for _ in range(10)]
         assert places == [(12 + step, 24 + step) for step in range(10)]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video", "mpeg4"])
+def test_counting_tells_where_frames_are(codec: str) -> None:
+    video = films.make("mpegts", codec, frames=60, codec_options={"bf": "2"})
+    with opened(video, "mpegts") as one:
+        assert (one.order, one.count) == ([], None)
+        assert projection.count(one) == len(films.digests(video)) == 60
+        assert len(plan(one, SPARSE)) > 2
+        assert shown(one, SPARSE) == [(index, films.digests(video)[index]) for index in SPARSE]
+
+
+def test_packets_without_times_of_their_own_are_counted_again() -> None:
+    video = films.make("mpeg", "mpeg2video", frames=60, codec_options={"bf": "2"})
+    with opened(video, "mpeg") as one:
+        assert projection.count(one) == 60
+        assert one.order == []
+        assert shown(one, SPARSE) == [(index, films.digests(video)[index]) for index in SPARSE]
+
+
+def test_times_that_tell_nothing_are_not_learnt() -> None:
+    video = films.make("mpegts", "libx264", frames=20)
+    with opened(video, "mpegts") as one:
+        times = sorted(stamp for stamp in one.stamps if stamp is not None)
+        for stamps in ([None, *times[1:]], times[::-1], [*times, times[-1]], [*times, 7]):
+            one.learn(stamps)
+            assert one.order == []
+        one.learn(times[:-1])  # the last cannot be decoded
+        assert len(one.order) == len(times) - 1
+        one.learn(times)
+        assert [one.stamps[place] for place in one.order] == times
+
+
+def test_what_nobody_refers_to_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first run as in others, and never while frames are counted."""
+    video = films.make(frames=36, codec_options={"g": "36", "bf": "2", "b-adapt": "0"})
+    decoded: list[int] = []
+    frames = projection._frames
+
+    def noted(*given: object) -> list[object]:
+        found = frames(*given)  # type: ignore[arg-type]
+        decoded.append(len(found))
+        return found  # type: ignore[return-value]
+
+    monkeypatch.setattr(projection, "_frames", noted)
+    with opened(video) as one:
+        assert [index for index, _ in shown(one, (33,))] == [33]
+        assert sum(decoded) < 30
+        decoded.clear()
+        assert projection.count(one) == sum(decoded) == 36

@@ -59,8 +59,10 @@ def project(tape: Tape, indexes: tuple[int, ...]) -> Iterator[Shown]:
 
 
 def count(tape: Tape) -> int:
-    """How many frames there are, by decoding them all."""
-    return sum(1 for _ in _decode(tape, tape.read(), None))
+    """How many frames there are, by decoding them all, from which the tape learns where each is."""
+    stamps = [frame.pts for frame in _decode(tape, tape.read(), None)]
+    tape.learn(stamps)
+    return len(stamps)
 
 
 def plan(tape: Tape, indexes: Iterable[int]) -> list[Run]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
+from itertools import pairwise
 from typing import Any, cast
 
 import av
@@ -83,7 +84,9 @@ class Tape:
         self.keys: list[int] = []
         self._starts: list[int | None] = []
         self._places: dict[int | None, int] = {}
+        self._seeks = False
         self.order = self._list()
+        self._seeks = bool(self.order)
 
     @property
     def rate(self) -> float:
@@ -145,12 +148,22 @@ class Tape:
         except (FFmpegError, EOFError):
             return
 
+    def learn(self, stamps: Sequence[int | None]) -> None:
+        """What decoding all of it gave: the frames' times in their order. Where each is that of
+        one packet, nothing has to be decoded for the sake of counting any more."""
+        places = [place for stamp in stamps if (place := self._places.get(stamp)) is not None]
+        times = [stamp for stamp in stamps if stamp is not None]
+        if len(places) == len(times) == len(stamps) and self.keys[:1] == [0]:
+            alone = len(self._places) == len(self.stamps)
+            rising = all(one < other for one, other in pairwise(times))
+            self.order = places if alone and rising else []
+
     def _go(self, place: int) -> None:
         """To `place` or somewhat before it. A seek is trusted only as far as the first packet
-        after it is recognised."""
-        if self._next <= place <= self._next + _NEAR:
+        after it is recognised, and only where containers say when a packet is shown."""
+        if self._next <= place <= self._next + (_NEAR if self._seeks else len(self.stamps)):
             return
-        if self.order and place and self._seek(place):
+        if self._seeks and place and self._seek(place):
             return
         self.rewind()
 
