@@ -5,7 +5,11 @@ Only the child process of `decoder` imports this.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -19,6 +23,10 @@ from omnivec.core.nouns import Array
 from omnivec.media.tape import Refused, Tape
 
 Shown = tuple[int, VideoFrame]  # a frame and its index
+
+_SEVERAL = 2
+_HELD = 64_000_000
+"""Pixels of frames that are held until it is their turn, at most."""
 
 
 class Run(msgspec.Struct):
@@ -43,17 +51,18 @@ def project(tape: Tape, indexes: tuple[int, ...]) -> Iterator[Shown]:
         return
     pending = [index for index in indexes if index < len(tape.order)]
     try:
-        for run in plan(tape, pending):
-            for shown in _play(tape, run):
-                yield shown
-                pending.remove(shown[0])
+        for shown in _played(tape, plan(tape, pending)):
+            yield shown
+            pending.remove(shown[0])
     except Astray:
         yield from _counted(tape, pending)
 
 
 def count(tape: Tape) -> int:
-    """How many frames there are, by decoding them all."""
-    return sum(1 for _ in _decode(tape, tape.read(), frozenset()))
+    """How many frames there are, by decoding them all, from which the tape learns where each is."""
+    stamps = [frame.pts for frame in _decode(tape, tape.read(), None)]
+    tape.learn(stamps)
+    return len(stamps)
 
 
 def plan(tape: Tape, indexes: Iterable[int]) -> list[Run]:
@@ -78,6 +87,43 @@ def _key(tape: Tape, place: int) -> int:
 
 def _before(one: int | None, other: int | None) -> bool:
     return one is not None and other is not None and one <= other
+
+
+def _played(tape: Tape, runs: list[Run]) -> Iterator[Shown]:
+    """No run needs anything of another, so as many are decoded at once as there are threads.
+    That keeps these busier than sharing the frames of one run, which depend on one another."""
+    most = min(tape.threads, len(runs))
+    ahead = 2 * most  # so that no thread waits for a longer run than its own
+    context = tape.stream.codec_context
+    each = max((len(run.wanted) for run in runs), default=0)
+    if most < _SEVERAL or ahead * each * context.width * context.height > _HELD:
+        for run in runs:
+            yield from _play(tape, run)
+        return
+    copies: list[Tape] = []
+
+    def play(run: Run) -> list[Shown]:
+        own = copies.pop() if copies else tape.copy()
+        try:
+            return list(_play(own, run))
+        finally:
+            copies.append(own)
+
+    with ExitStack() as stack:
+        stack.callback(_close, copies)
+        threads = ThreadPoolExecutor(most)
+        stack.callback(threads.shutdown, cancel_futures=True)
+        left = iter(runs)
+        waiting = deque(threads.submit(play, run) for run in islice(left, ahead))
+        while waiting:
+            shown = waiting.popleft().result()
+            waiting.extend(threads.submit(play, run) for run in islice(left, 1))
+            yield from shown
+
+
+def _close(tapes: list[Tape]) -> None:
+    for tape in tapes:
+        tape.close()
 
 
 def _play(tape: Tape, run: Run) -> Iterator[Shown]:
@@ -124,9 +170,9 @@ def _decode(
 ) -> Iterator[VideoFrame]:
     """What comes of the packets. With `stamps`, frames that are shown at other times and that
     no frame refers to need not be decoded. A packet that cannot be decoded is passed over."""
-    context = tape.stream.codec_context
-    context.flush_buffers()
+    tape.stream.codec_context.flush_buffers()
     for _, packet in packets:
+        context = tape.stream.codec_context  # another one, when reading began with a rewind
         dear = stamps is None or packet.pts in stamps
         context.skip_frame = "DEFAULT" if dear else "NONREF"
         yield from _frames(tape, packet)

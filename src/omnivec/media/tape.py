@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
+from itertools import pairwise
 from typing import Any, cast
 
 import av
@@ -41,19 +43,50 @@ class Refused(Exception):  # noqa: N818 - it is an answer and no error of this p
         self.cause: Cause = cause
 
 
+class _File(io.RawIOBase):
+    """A descriptor's file from its start, wherever others that read it are."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._at = 0
+        self._size = os.fstat(descriptor).st_size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = os.pread(self._descriptor, self._size if size < 0 else size, self._at)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+
 class Tape:
     """`order[i]` is the packet, by its place in the file, that frame `i` is decoded from; empty
     when packets do not say (then frames must be counted as they are decoded)."""
 
+    stream: VideoStream
+    _container: InputContainer
+
     def __init__(self, descriptor: int, wishes: Open) -> None:
         self._descriptor = descriptor
         self._wishes = wishes
-        self._next = 0
-        self._load()
+        self.threads = min(wishes.threads, os.cpu_count() or 1)
+        self.load()
         self.stamps: list[int | None] = []
         self.keys: list[int] = []
         self._starts: list[int | None] = []
+        self._places: dict[int | None, int] = {}
+        self._seeks = False
         self.order = self._list()
+        self._seeks = bool(self.order)
 
     @property
     def rate(self) -> float:
@@ -73,10 +106,33 @@ class Tape:
         self._container.close()
         self._file.close()
 
+    def load(self) -> None:
+        """To its start, with all that decodes it anew. Raises Refused."""
+        self._next = 0
+        wishes = self._wishes
+        options = {
+            "codec_whitelist": DECODERS,
+            "protocol_whitelist": "none",
+            "max_pixels": str(wishes.pixels),
+        }
+        self._file = _File(self._descriptor)
+        try:
+            opened = av.open(self._file, format=wishes.format, options=options, buffer_size=1 << 18)
+        except (FFmpegError, EOFError, ValueError) as error:
+            raise Refused("memory" if isinstance(error, MemoryError) else "unreadable") from error
+        self._container = cast(InputContainer, opened)  # as it is opened for reading
+        self.stream = self._video(self._container)
+
+    def copy(self) -> Tape:
+        """To be read and decoded beside this one, on one thread. Raises Refused."""
+        other = copy(self)
+        other.threads = 1
+        other.load()
+        return other
+
     def rewind(self) -> None:
         self.close()
-        self._load()
-        self._next = 0
+        self.load()
 
     def read(self, start: int = 0) -> Iterator[tuple[int, Packet[Any]]]:
         """Packets and their places, from `start` on; what cannot be read ends them."""
@@ -92,12 +148,22 @@ class Tape:
         except (FFmpegError, EOFError):
             return
 
+    def learn(self, stamps: Sequence[int | None]) -> None:
+        """What decoding all of it gave: the frames' times in their order. Where each is that of
+        one packet, nothing has to be decoded for the sake of counting any more."""
+        places = [place for stamp in stamps if (place := self._places.get(stamp)) is not None]
+        times = [stamp for stamp in stamps if stamp is not None]
+        if len(places) == len(times) == len(stamps) and self.keys[:1] == [0]:
+            alone = len(self._places) == len(self.stamps)
+            rising = all(one < other for one, other in pairwise(times))
+            self.order = places if alone and rising else []
+
     def _go(self, place: int) -> None:
         """To `place` or somewhat before it. A seek is trusted only as far as the first packet
-        after it is recognised."""
-        if self._next <= place <= self._next + _NEAR:
+        after it is recognised, and only where containers say when a packet is shown."""
+        if self._next <= place <= self._next + (_NEAR if self._seeks else len(self.stamps)):
             return
-        if self.order and place and self._seek(place):
+        if self._seeks and place and self._seek(place):
             return
         self.rewind()
 
@@ -117,22 +183,6 @@ class Tape:
         self._next = found
         return True
 
-    def _load(self) -> None:
-        wishes = self._wishes
-        options = {
-            "codec_whitelist": DECODERS,
-            "protocol_whitelist": "none",
-            "max_pixels": str(wishes.pixels),
-        }
-        self._file = io.FileIO(self._descriptor, closefd=False)
-        self._file.seek(0)
-        try:
-            opened = av.open(self._file, format=wishes.format, options=options, buffer_size=1 << 18)
-        except (FFmpegError, EOFError, ValueError) as error:
-            raise Refused("memory" if isinstance(error, MemoryError) else "unreadable") from error
-        self._container = cast(InputContainer, opened)  # as it is opened for reading
-        self.stream = self._video(self._container)
-
     def _video(self, container: InputContainer) -> VideoStream:
         if not container.streams.video:
             raise Refused("no video")
@@ -145,7 +195,7 @@ class Tape:
         if max(width, height) > wishes.side or width * height > wishes.pixels:
             raise Refused("size")
         context.thread_type = "AUTO"
-        context.thread_count = min(wishes.threads, os.cpu_count() or 1)
+        context.thread_count = self.threads
         return stream
 
     def _list(self) -> list[int]:
