@@ -266,13 +266,14 @@ def test_a_job_that_may_be_the_cause_of_deaths_fails(
         opened = open_store(place)
         assert opened.recovered == recovered
         if not recovered:
-            run(opened, (table.add, order("a"), opened.clock()))
+            run(opened, (table.add, order("a", webhook="http://x/"), opened.clock()))
         assert len(run(opened, (table.take, 1, opened.clock()))[0]) == 1
         opened.close()
     opened = open_store(place)
-    [job] = run(opened, (table.get, "a", opened.clock()))
+    job, due = run(opened, (table.get, "a", opened.clock()), (table.hooks, opened.clock(), 9))
     opened.close()
     assert (opened.recovered, job.status) == (0, "FAILED")
+    assert due == [(job, 0)]  # and its webhook is told so
     assert "died" in job.error
 
 

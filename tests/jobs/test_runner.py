@@ -123,6 +123,19 @@ def test_a_job_is_performed_while_its_caller_waits() -> None:
     play(scene)
 
 
+def test_a_job_that_runs_is_told_as_the_store_has_it() -> None:
+    async def scene(runner: Runner, work: Work) -> None:
+        await runner.submit(Order("a", b"wait", webhook="http://good/"))
+        await until(lambda: work.now > 0)
+        job = await runner.get("a")
+        assert job is not None
+        kept = await runner.store.run(table.get, "a", runner.store.clock())
+        assert msgspec.structs.replace(job, input=b"") == kept
+        assert not await runner.retry("a")
+
+    play(scene)
+
+
 def test_so_many_run_at_once_and_all_do() -> None:
     async def scene(runner: Runner, work: Work) -> None:
         for number in range(12):

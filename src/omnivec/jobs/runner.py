@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import msgspec
 
@@ -35,6 +36,11 @@ PAUSE = 1.0
 """Seconds before the store is asked again when it failed, and a full engine that names none."""
 
 
+class _Run(NamedTuple):
+    job: Job
+    task: asyncio.Task[None]
+
+
 class Runner:
     """`answer` does the work, for `at_once` jobs at a time. `post` tells webhooks. Results may
     take `most_kept` bytes. `closed` is called when nobody is told any more."""
@@ -56,7 +62,7 @@ class Runner:
         self._most_kept = most_kept
         self._closed = closed
         self._full = False
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, _Run] = {}
         self._waiting: defaultdict[str, set[asyncio.Future[Job | None]]] = defaultdict(set)
         self._taking = self._hungry = self._ended = False
         self._hooks = asyncio.Event()
@@ -71,7 +77,8 @@ class Runner:
     async def close(self) -> None:
         """What still runs is begun again when the store is next opened."""
         self._ended = True
-        tasks = (*self._loops, *self._running.values(), *self._telling.values())
+        running = (run.task for run in self._running.values())
+        tasks = (*self._loops, *running, *self._telling.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -103,6 +110,9 @@ class Runner:
             return await self.store.secure(table.keep, order.id, self.store.clock())
 
     async def get(self, id_: str) -> Job | None:
+        """One that runs is known here: whoever asks again and again costs the store nothing."""
+        if (run := self._running.get(id_)) is not None:
+            return run.job
         return await self.store.run(table.get, id_, self.store.clock())
 
     async def shorten(self, id_: str, keep: int) -> None:
@@ -174,7 +184,7 @@ class Runner:
         if self._ended:
             return
         for job in jobs:
-            self._running[job.id] = asyncio.create_task(self._run(job))
+            self._running[job.id] = _Run(job, asyncio.create_task(self._run(job)))
         if self._hungry:
             self._feed()
 
@@ -184,10 +194,15 @@ class Runner:
             status, outcome = await self._outcome(job)
             ended = await self._finish(job, status, outcome)
         finally:
-            if self._running.get(job.id) is asyncio.current_task():
+            if self._is_mine(job.id):
                 del self._running[job.id]
             self._announce(job.id, ended)
             self._feed()
+
+    def _is_mine(self, id_: str) -> bool:
+        """Whether that job is run by this task; it may have been stopped and begun again."""
+        run = self._running.get(id_)
+        return run is not None and run.task is asyncio.current_task()
 
     async def _outcome(self, job: Job) -> tuple[Status, Outcome]:
         try:
@@ -225,8 +240,8 @@ class Runner:
             )
 
     def _stop(self, id_: str) -> None:
-        if (task := self._running.pop(id_, None)) is not None:
-            task.cancel()
+        if (run := self._running.pop(id_, None)) is not None:
+            run.task.cancel()
         self._announce(id_)
 
     def _announce(self, id_: str, job: Job | None = None) -> None:

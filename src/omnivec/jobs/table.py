@@ -49,9 +49,10 @@ def recover(db: Connection, now: int) -> int:
     """What was running when the process died waits again, in its old place; how many. A job
     that saw too many deaths may be their cause and has failed."""
     db.execute(
-        "UPDATE job SET status = 'FAILED', finished = ?, expires = ? + keep, error = ? "
+        "UPDATE job SET status = 'FAILED', finished = ?, expires = ? + keep, error = ?, "
+        "hook_at = CASE WHEN webhook IS NULL THEN NULL ELSE CAST(? AS BIGINT) END "
         "WHERE status = 'IN_PROGRESS' AND attempts >= ?",
-        (now, now, "The server died whenever it ran this job.", MOST_STARTS),
+        (now, now, "The server died whenever it ran this job.", now, MOST_STARTS),
     )
     again = db.execute(
         "UPDATE job SET status = 'IN_QUEUE', started = NULL WHERE status = 'IN_PROGRESS' "
