@@ -26,10 +26,11 @@ install: .venv/.made ## make .venv with omnivec and the default model
 serve: install ## serve the default model on http://127.0.0.1:8400
 	@$(BIN)/omnivec serve $(ARGS)
 
-.venv/.tested: .venv/.made
+.venv/.tested: .venv/.made tests/open_clip.txt
 	@echo 'Installing what the tests need (torch, transformers, sentence-transformers) ...'
 	@$(PIP) torch==2.13.0
 	@$(PIP) --editable '.[ctranslate2,dev,onnx,otel,postgres,torch,video]'
+	@$(PIP) --no-deps --requirement tests/open_clip.txt
 	@touch $@
 
 check: .venv/.tested ## format, lint, types, import contract

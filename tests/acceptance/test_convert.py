@@ -65,7 +65,9 @@ def test_a_converted_model_is_served_under_the_services_name(tmp_path: Path) -> 
         reference.see(open_clips.prepared("s", picture)[None])[0],
     )
     folder = str(tmp_path / "mobileclip_s1")
-    with live.serve(folder, "--profile", "intel", "--dtype", "f32") as server:
+    with live.serve(
+        folder, "--profile", "intel", "--host", "127.0.0.1", "--dtype", "f32"
+    ) as server:
         assert ask(f"{server.url}/model/current")["model"] == "MobileCLIP/mobileclip_s1"
         for given, row in zip(inputs, expected, strict=True):
             for name in ("MobileCLIP/mobileclip_s1", "mobileclip_s1"):

@@ -22,7 +22,7 @@ LISTED = catalog().listed
 POOLINGS = ("cls", "mean", "last")
 ROLES = {"query", "document", "passage", "classification", "clustering"}
 WEIGHTLESS = {"model2vec", "omnivec-bm25"}  # architectures that need no graph
-LICENSES = {"mit", "apache-2.0", "gemma", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
+LICENSES = {"mit", "apache-2.0", "apple-amlr", "gemma", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
 STATIC = {
     "sentence-transformers/static-retrieval-mrl-en-v1",
     "sentence-transformers/static-similarity-mrl-multilingual-v1",

@@ -511,7 +511,7 @@ def test_open_clips_weights_are_fetched_once_and_not_as_a_pickle(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("org/apples", "--tokenizer"),
+        ("org/apples", "mobileclip_s0.pt is not a file of tensors"),
         ("org/whole", "none of open_clip_model.safetensors"),
         ("org/unknown", "there is no model org/unknown"),
     ],
