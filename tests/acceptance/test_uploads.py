@@ -25,6 +25,7 @@ EMBED = "/v1/embeddings"
 CAT = wire.DATA / "images" / "chelsea.png"
 EMOJI = sorted((wire.DATA / "images" / "emoji").glob("*.png"))[:6]
 FILM = wire.DATA / "video" / "bottle-detection.mp4"
+LARGE = wire.DATA / "video" / "car-detection.mp4"  # curl asks first before it sends that much
 LOCAL = {"OMNIVEC_HOST": "127.0.0.1", "OMNIVEC_LOG_FORMAT": "text"}
 
 
@@ -87,7 +88,7 @@ def test_openai_by_curl(openai: live.Server) -> None:
 
 
 def test_openai_with_a_video_and_in_base64(openai: live.Server) -> None:
-    found = curl(openai.url + EMBED, "-F", f"file=@{FILM}", "-F", "encoding_format=base64")
+    found = curl(openai.url + EMBED, "-F", f"file=@{LARGE}", "-F", "encoding_format=base64")
     assert len(base64.b64decode(found["data"][0]["embedding"])) == 4 * 32
 
 

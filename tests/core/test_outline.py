@@ -81,6 +81,7 @@ def test_items_are_in_groups_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         *(b"", b"  ", b"[]", b'"a"', b"{", b"}", b'{"a":1', b'{"a":1}}', b'{"a":1}{"b":2}'),
         *(b'{"a}', b'{"a"}', b'{"a":}', b'{"a":1:2}', b'{"a":1,}', b'{"a":1,"b"}', b"{a:1}"),
+        *(b'{"a":1} and more', b'{"] a[:[\\"{\n:},]\n\\}', b'{"a":"' + b"b" * 99),
     ],
 )
 def test_what_is_no_object_is_refused(body: bytes, block: int) -> None:

@@ -40,6 +40,8 @@ _STEPS[[*b"[{"]] = 1
 _STEPS[[*b"]}"]] = -1
 _MARKS = np.zeros(256, np.bool_)
 _MARKS[[*b"[{,:"]] = True
+_SIGNS = np.zeros(256, np.bool_)
+_SIGNS[[*b'"[]{},:']] = True
 _BLANK = b" \t\r\n"
 
 
@@ -227,46 +229,52 @@ class _Scan:
             raise MalformedError
 
     def _look(self, block: npt.NDArray[np.uint8], at: int, *, last: bool) -> None:
-        quotes = block == _QUOTE
-        self._drop_escaped(block, quotes)
+        places = np.flatnonzero(_SIGNS[block])
+        quotes = block[places] == _QUOTE
+        self._drop_escaped(block, places, quotes)
         inside = (np.cumsum(quotes, dtype=np.uint8) + np.uint8(self._inside)) & 1 == 1
-        self._inside = int(inside[-1])
-        outside = ~inside
-        depth = np.cumsum(_STEPS[block] * outside, dtype=np.int64) + self._depth
-        self._depth = int(depth[-1])
-        if (depth[: -1 if last else None] < 1).any():
+        self._inside = int(inside[-1]) if len(inside) else self._inside
+        places = places[~inside & ~quotes]
+        signs = block[places]
+        depth = np.cumsum(_STEPS[signs], dtype=np.int64) + self._depth
+        values = np.cumsum(_MARKS[signs], dtype=np.int64) + self.values
+        closed = last and len(places) > 0 and places[-1] == len(block) - 1
+        if (depth[: -1 if closed else None] < 1).any():
             raise MalformedError
-        values = np.cumsum(_MARKS[block] & outside, dtype=np.int64) + self.values
-        self.values = int(values[-1])
-        commas = (block == _COMMA) & outside
-        tops = np.flatnonzero((commas | ((block == _COLON) & outside)) & (depth == 1))
-        if len(self.tops) + len(tops) > 2 * MOST_FIELDS:
+        if len(places):
+            self._depth, self.values = int(depth[-1]), int(values[-1])
+        commas = signs == _COMMA
+        tops = (commas | (signs == _COLON)) & (depth == 1)
+        if len(self.tops) + np.count_nonzero(tops) > 2 * MOST_FIELDS:
             raise TooLarge(f"A body may have at most {MOST_FIELDS} fields.")
-        self.tops += zip((tops + at).tolist(), values[tops].tolist(), strict=True)
+        self.tops += zip((places[tops] + at).tolist(), values[tops].tolist(), strict=True)
         if last:
             self.tops.append((at + len(block) - 1, self.values + 1))
-        self._tell(np.flatnonzero(commas & (depth == 2)), at, values)  # noqa: PLR2004 - a level
+        found = commas & (depth == 2)  # noqa: PLR2004 - a level
+        self._tell(places[found] + at, values[found])
 
-    def _tell(self, found: Positions, at: int, values: Positions) -> None:
-        kept = found[: self._left]
-        if len(kept) < len(found) and self.told == self._end:
-            self.told = at + int(found[len(kept)])
-        self._left -= len(kept)
-        self.commas.append(kept + at)
-        self.counts.append(values[kept])
+    def _tell(self, found: Positions, values: Positions) -> None:
+        kept = min(len(found), self._left)
+        if kept < len(found) and self.told == self._end:
+            self.told = int(found[kept])
+        self._left -= kept
+        self.commas.append(found[:kept])
+        self.counts.append(values[:kept])
 
-    def _drop_escaped(self, block: npt.NDArray[np.uint8], quotes: npt.NDArray[np.bool_]) -> None:
+    def _drop_escaped(
+        self, block: npt.NDArray[np.uint8], places: Positions, quotes: npt.NDArray[np.bool_]
+    ) -> None:
         """Take out the quotes after an odd number of backslashes."""
         slashes = block == _BACKSLASH
         if not self._escaping and not slashes.any():
             return
-        places = np.arange(len(block))
         # for each place the last one that is no backslash; before the block: how far back
-        others = np.maximum.accumulate(np.where(slashes, -1 - self._escaping, places))
-        before = np.empty_like(others)
-        before[0], before[1:] = -1 - self._escaping, others[:-1]
+        start = -1 - self._escaping
+        others = np.where(slashes, np.int32(start), np.arange(len(block), dtype=np.int32))
+        np.maximum.accumulate(others, out=others)
+        before = np.where(places > 0, others[places - 1], start)
         quotes &= (places - 1 - before) % 2 == 0
-        self._escaping = int(places[-1] - others[-1])
+        self._escaping = int(len(block) - 1 - others[-1])
 
 
 # ── long texts ───────────────────────────────────────────────────────────────────────────
