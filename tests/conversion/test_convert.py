@@ -171,6 +171,18 @@ def test_what_has_been_folded_before_is_taken_as_it_lies(
     close(again.run("image", pixel_values=again.pictures()), made("s").seen())
 
 
+def test_a_file_with_its_settings_beside_it(made: Callable[..., Converted], tmp_path: Path) -> None:
+    reference = open_clips.build("s", tmp_path, pickled=True)
+    file = (tmp_path / "open_clip_pytorch_model.bin").rename(tmp_path / "mobileclip2.pt")
+    convert(file, tmp_path / "made", None, lambda _: None)
+    again = Converted(tmp_path / "made", reference)
+    close(again.run("image", pixel_values=again.pictures()), made("s").seen())
+    (tmp_path / "open_clip_config.json").unlink()
+    with pytest.raises(CheckpointError, match="put the one there that belongs to it"):
+        convert(file, tmp_path / "other", None, lambda _: None)
+    assert not (tmp_path / "other").exists()
+
+
 # ── what is refused ──────────────────────────────────────────────────────────────────────
 
 

@@ -13,7 +13,19 @@ from omnivec.core.towers import ARCHITECTURES, IMAGE, TEXT, section, share
 CLASSES = {"clip": "CLIP", "siglip": "Siglip", "siglip2": "Siglip2", "chinese_clip": "ChineseCLIP"}
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_architecture_is_of_transformers_or_ours() -> None:
+    assert set(ARCHITECTURES) == {*CLASSES, "mobileclip"}
+
+
+def test_the_sections_of_ours_say_what_they_are() -> None:
+    told = {"model_type": "mobileclip_vit_model", "parameters": 30}
+    config = {"model_type": "mobileclip", "vision_config": told, "text_config": {"parameters": 10}}
+    assert section(config, IMAGE) == told
+    assert section(config, TEXT) == {"model_type": "", "parameters": 10}
+    assert (share(config, IMAGE), share(config, TEXT)) == (0.75, 0.25)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
 def test_what_is_left_out_is_what_transformers_takes(kind: str) -> None:
     import transformers
 

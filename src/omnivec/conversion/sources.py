@@ -24,8 +24,8 @@ _ACCEPTED = (
 
 
 class Source(NamedTuple):
-    """`settings` is empty for a file of Apple's, which has none. `folder` is where a tokenizer
-    may be."""
+    """`settings` is empty where there are none, as beside Apple's own files. `folder` is where a
+    tokenizer may be."""
 
     name: str
     folder: Path
@@ -36,7 +36,9 @@ class Source(NamedTuple):
 def read(place: Path) -> Source:
     """Raises CheckpointError for what is no such thing."""
     if place.is_file():
-        return Source(place.name, place.parent, {}, open_file(place.name, place)[1])
+        beside = Checkpoint(place.name, place.parent).json(SETTINGS)
+        told = beside if isinstance(beside, dict) else {}
+        return Source(place.name, place.parent, told, open_file(place.name, place)[1])
     if not place.is_dir():
         raise CheckpointError(f"{place} does not exist; {_ACCEPTED}", "NOT_FOUND")
     checkpoint = Checkpoint(place.name, place)

@@ -55,6 +55,11 @@ class Told(NamedTuple):
 
 def by_open_clip(source: Source) -> Told:
     """From open_clip_config.json. Raises CheckpointError for towers that are not known here."""
+    if not source.settings:
+        raise CheckpointError(
+            f"{source.name}: Apple's MobileCLIP has other names for its tensors, and there is no "
+            f"{sources.SETTINGS} beside it; put the one there that belongs to it"
+        )
     try:
         model = source.settings["model_cfg"]
         image, text = dict(model["vision_cfg"]), dict(model["text_cfg"])

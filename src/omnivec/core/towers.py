@@ -53,7 +53,8 @@ _DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         },
         IMAGE: _CLIP_IMAGE,
     },
-    "mobileclip": {TEXT: {}, IMAGE: {}},  # ours, and whole (omnivec convert)
+    # omnivec convert writes all there is to say
+    "mobileclip": {TEXT: {"parameters": 1}, IMAGE: {"parameters": 1}},
     "siglip": {TEXT: _SIGLIP_TEXT, IMAGE: {**_SIGLIP, "image_size": 224, "patch_size": 16}},
     "siglip2": {TEXT: _SIGLIP_TEXT, IMAGE: {**_SIGLIP, "num_patches": 256, "patch_size": 16}},
 }
