@@ -132,10 +132,16 @@ def _make(shape: Shape, to: Path) -> None:
     if shape.architecture == "CLIP":
         clip.write_files(to)
         return
-    _write_tokenizer(shape, to)
     _tell_older_readers(to / "config.json")
+    write_beside(shape, to, config.hidden_size)
+
+
+def write_beside(shape: Shape, to: Path, width: int) -> None:
+    """What lies beside the weights and the config."""
+    to.mkdir(parents=True, exist_ok=True)
+    _write_tokenizer(shape, to)
     if not shape.labels:
-        _write_modules(shape, to, config.hidden_size)
+        _write_modules(shape, to, width)
 
 
 def _tell_older_readers(config: Path) -> None:

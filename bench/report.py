@@ -10,12 +10,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import figures, plots, suites, tables
+from bench import figures, own_tables, plots, suites, tables
 from bench.growth import CURVES
 from bench.places import PLOTS, REPORT, RESULTS
 
 Result = Mapping[str, Any]
-ORDER = (*suites.NAMED, "jobs", "growth", "cost", "replies", "videos", "shares", "soak")
+ORDER = (
+    *suites.NAMED,
+    "jobs",
+    "growth",
+    "cost",
+    "replies",
+    "videos",
+    "shares",
+    "residents",
+    "soak",
+)
 
 
 def store(result: Result) -> Path:
@@ -81,7 +91,7 @@ def _draw(suite: str, result: Result) -> list[tuple[str, str]]:
 
 def _draw_curve(curve: Any, result: Result) -> tuple[str, str] | None:
     samples = [one for one in result["samples"] if one["suite"] == "growth"]
-    points = tables.curve_points(samples, curve.name)
+    points = own_tables.curve_points(samples, curve.name)
     if not points:
         return None
     unit = "tokens/s" if curve.name == "tokens" else "texts/s"
@@ -91,7 +101,7 @@ def _draw_curve(curve: Any, result: Result) -> tuple[str, str] | None:
 
 def _draw_soak(result: Result) -> tuple[str, str]:
     title = "Resident memory under mixed load, default model"
-    points = tables.soak_points(result)
+    points = own_tables.soak_points(result)
     return _save("soak", title, plots.lines(title, "minutes", "MB", {"omnivec": points}))
 
 

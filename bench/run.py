@@ -23,6 +23,7 @@ from bench import (
     pictures,
     replies,
     report,
+    residents,
     soak,
     suites,
     tables,
@@ -42,6 +43,7 @@ ALONE: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] = {
     "replies": lambda told: replies.measure(told.repeats),
     "videos": lambda told: videos.measure(told.repeats),
     "shares": lambda told: pictures.measure_shares(told.repeats),
+    "residents": lambda told: residents.measure(told.repeats),
     "soak": lambda told: soak.measure(told.minutes),
 }
 HUNDRED_WORDS = ("passage-32", "batch-4", "passage-8", "batch-8x2", "batch-16")
