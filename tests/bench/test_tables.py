@@ -233,7 +233,7 @@ def test_the_report_is_written_from_stored_results(
 
 
 def test_the_memory_of_each_shape_is_told() -> None:
-    told = {"weights_mb": 1191.6, "idle_mb": 1044.4, "loaded_mb": 1166.5, "peak_mb": 1871.3}
+    told = {"weights_mb": 1191.6, "idle_mb": 1044.4, "loaded_mb": 1166.7, "peak_mb": 1871.3}
     sample = {"suite": "residents", "server": "omnivec", "repeat": 0, "workload": "0.6B", **told}
     lines = tables.section({**_result(), "samples": [sample]}, "residents")
     assert "| 0.6B | 1192 MB | 1044 MB | 1167 MB | 1871 MB |" in lines
