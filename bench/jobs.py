@@ -1,5 +1,5 @@
-"""Jobs of RunPod's API: our endpoint, which has them on disk, beside the SDK's own test server
-with the same engine in it, which has them in memory."""
+"""Jobs of RunPod's API: our endpoint, which has them on disk, or in memory, beside the SDK's own
+test server with the same engine in it, which has them in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from bench.suites import _memory, _plain
 from bench.workloads import figures
 
 MODEL = "default"
-SERVERS = ("omnivec-jobs", "runpod-sdk")
+OURS = ("omnivec-jobs", "omnivec-jobs-memory")
+SERVERS = (*OURS, "runpod-sdk")
 PAUSE = 2.0
 """Milliseconds before the status of a job is asked for again."""
 

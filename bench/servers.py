@@ -191,6 +191,15 @@ ALL = (
         ours=True,
     ),
     Server(
+        "omnivec-jobs-memory",
+        "omnivec, in memory",
+        _omnivec("auto"),
+        _here,
+        OURS,
+        "defaults: jobs in memory, as the SDK's server has them",
+        ours=True,
+    ),
+    Server(
         "runpod-sdk",
         "runpod --rp_serve_api",
         _sdk,
