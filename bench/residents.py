@@ -57,7 +57,9 @@ def _weighed(name: str) -> Iterator[dict[str, Any]]:
             idle = running.memory()
             for size in (12, 100, 400):
                 for batch in (1, ASKED // 3):
-                    running.post("/v1/embeddings", texts.embed_body(texts.windows(size, batch)))
+                    running.post(
+                        "/v1/embeddings", texts.embed_body(texts.windows(size, batch)), within=1200
+                    )
             used = running.memory()
     finally:
         if name != "qwen3":
