@@ -33,9 +33,9 @@ def convert(
     config: str | None,
     flags: Mapping[str, object],
 ) -> None:
-    """Convert a MobileCLIP checkpoint of open_clip's or Apple's, so that it can be served.
+    """Convert a MobileCLIP checkpoint, so that it can be served.
 
-    What it has only for its training is folded away; that takes seconds, and nothing else need
+    SOURCE is open_clip's or Apple's. What it has only for its training is folded away; that takes seconds, and nothing else need
     be installed. The folder is then served like any other model.
 
     \b
