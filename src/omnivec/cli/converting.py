@@ -35,8 +35,9 @@ def convert(
 ) -> None:
     """Convert a MobileCLIP checkpoint, so that it can be served.
 
-    SOURCE is open_clip's or Apple's. What it has only for its training is folded away; that takes seconds, and nothing else need
-    be installed. The folder is then served like any other model.
+    SOURCE is open_clip's or Apple's. What it has only for its training is folded away; that
+    takes seconds, and nothing else need be installed. The folder is then served like any other
+    model.
 
     \b
     Examples:
