@@ -173,11 +173,26 @@ def test_webhooks_are_due_until_they_were_told(store: Store) -> None:
     [[(job, tries)]] = run(store, (table.hooks, NOW, 9))
     assert (job.id, job.webhook, job.output, tries) == ("a", "http://x/y", b"1", 0)
     assert run(store, (table.expire, NOW + DAY)) == [[]]  # not before it was told
-    run(store, (table.hooked, "a", NOW + 10))
+    run(store, (table.hooked, job, NOW + 10))
     assert run(store, (table.hooks, NOW + 9, 9)) == [[]]
     assert [tries for _, tries in run(store, (table.hooks, NOW + 10, 9))[0]] == [1]
-    run(store, (table.hooked, "a", None))
+    run(store, (table.hooked, job, None))
     assert run(store, (table.hooks, NOW + DAY, 9), (table.expire, NOW + DAY)) == [[], ["a"]]
+
+
+@pytest.mark.parametrize("again", [None, NOW + 10])
+def test_what_a_webhook_said_of_an_end_changes_nothing_of_the_next(
+    store: Store, again: int | None
+) -> None:
+    run(store, (table.add, order("a", webhook="http://x/y"), NOW), (table.take, 1, NOW))
+    run(store, (table.finish, "a", "FAILED", None, "why", NOW))
+    [[(first, _)]] = run(store, (table.hooks, NOW, 9))
+    run(store, (table.retry, "a", NOW + 1), (table.hooked, first, again))
+    assert run(store, (table.hooks, NOW + 20, 9)) == [[]]  # it is in the queue
+    run(store, (table.take, 1, NOW + 2), (table.finish, "a", "COMPLETED", b"1", None, NOW + 3))
+    run(store, (table.hooked, first, again))
+    [[(second, tries)]] = run(store, (table.hooks, NOW + 3, 9))
+    assert (second.status, tries) == ("COMPLETED", 0)
 
 
 def test_the_queue_has_an_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,6 +247,23 @@ def test_a_webhook_that_is_slow_keeps_nobody_waiting() -> None:
     play(scene)
 
 
+def test_a_webhook_is_told_of_each_end_also_while_it_is_slow_with_the_first() -> None:
+    async def scene(runner: Runner, work: Work) -> None:
+        work.busy = [KeyError("once")]
+        await runner.submit(Order("a", b"x", webhook="http://slow/"))
+        await until(lambda: len(work.told) == 1)
+        assert await runner.retry("a")
+        assert (await runner.wait("a", 60)).status == "COMPLETED"
+        await asyncio.sleep(0.05)  # the second end is due, the first is still being told
+        assert len(work.told) == 1
+        work.go.set()
+        await until(lambda: len(work.told) == 2)
+        assert b'"status":"FAILED"' in work.told[0][1]
+        assert b'"status":"COMPLETED"' in work.told[1][1]
+
+    play(scene)
+
+
 def test_a_job_past_its_time_is_stopped_and_forgotten(monkeypatch) -> None:
     monkeypatch.setattr(module, "SWEEP", 0.02)
 

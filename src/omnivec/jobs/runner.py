@@ -282,7 +282,7 @@ class Runner:
             more = not taken and tries + 1 < HOOK_TRIES
             again = self.store.clock() + HOOK_PAUSE if more else None
             with suppress(Fault):  # it is told again at the next look
-                await self.store.run(table.hooked, job.id, again)
+                await self.store.run(table.hooked, job, again)
                 self._hooks.set()
         finally:
             del self._telling[job.id]

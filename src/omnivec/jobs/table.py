@@ -227,17 +227,20 @@ def kept(db: Connection, most: int) -> int:
 def hooks(db: Connection, now: int, most: int) -> list[tuple[Job, int]]:
     """Ended jobs of which their webhook is to be told now, and how often that was tried."""
     rows = db.execute(
-        f"SELECT hook_tries, {COLUMNS} FROM job WHERE hook_at <= ? ORDER BY hook_at LIMIT ?",  # noqa: S608 - names of ours
+        f"SELECT hook_tries, {COLUMNS} FROM job WHERE hook_at <= ? AND finished IS NOT NULL "  # noqa: S608 - names of ours
+        "ORDER BY hook_at LIMIT ?",
         (now, most),
     ).fetchall()
     return [(_job(row[1:]), int(row[0])) for row in rows]
 
 
-def hooked(db: Connection, id_: str, again: int | None) -> None:
-    """It was tried; `again`: when to try next, None for never."""
+def hooked(db: Connection, job: Job, again: int | None) -> None:
+    """It was tried; `again`: when to try next, None for never. A job that was put back since, or
+    has ended once more, has that told in its turn."""
     db.execute(
-        "UPDATE job SET hook_tries = hook_tries + 1, hook_at = CAST(? AS BIGINT) WHERE id = ?",
-        (again, id_),
+        "UPDATE job SET hook_tries = hook_tries + 1, hook_at = CAST(? AS BIGINT) "
+        "WHERE id = ? AND finished = ?",
+        (again, job.id, job.finished),
     )
 
 
