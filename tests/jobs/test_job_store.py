@@ -237,6 +237,18 @@ def test_one_that_is_refused_does_not_undo_its_neighbours(
     assert len(run(store, (table.take, 9, NOW))[0]) == 3
 
 
+def test_what_was_asked_is_done_also_when_who_asked_has_left(store: Store) -> None:
+    async def left() -> None:
+        store.run(lambda _: time.sleep(0.2))  # the thread is busy: the next is in its queue
+        await asyncio.sleep(0.05)
+        leaving = store.run(table.add, order("a"), NOW)
+        assert leaving.cancel()
+        await asyncio.sleep(0)
+
+    asyncio.run(left())
+    assert run(store, (table.health,)) == [Health({"IN_QUEUE": 1}, 0)]
+
+
 def waits_for_the_disk(connection: Connection) -> bool:
     """Whether its transactions do, in the database's own words."""
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -166,6 +167,65 @@ def test_cancelling_ends_the_work_and_frees_its_place() -> None:
         assert (await runner.get("a")).status == "CANCELLED"
 
     play(scene, at_once=1)
+
+
+async def leave(runner: Runner, asking: Coroutine[Any, Any, Any]) -> None:
+    """Asks, and is gone before the store has answered."""
+    runner.store.run(lambda _: time.sleep(0.05))
+    task = asyncio.create_task(asking)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_what_is_cancelled_stops_also_when_who_asked_has_left() -> None:
+    async def scene(runner: Runner, work: Work) -> None:
+        await runner.submit(Order("a", b"wait"))
+        await until(lambda: work.now > 0)
+        await leave(runner, runner.cancel("a"))
+        await until(lambda: work.cancelled == 1)
+        assert (await runner.get("a")).status == "CANCELLED"
+        assert runner.running == 0
+
+    play(scene)
+
+
+def test_what_is_purged_is_told_also_when_who_asked_has_left() -> None:
+    async def scene(runner: Runner, work: Work) -> None:
+        await runner.submit(Order("a", b"wait"))
+        await until(lambda: work.now > 0)
+        waiting = asyncio.create_task(runner.perform(Order("b", b"x"), 60))
+        await asyncio.sleep(0)
+        await leave(runner, runner.purge())
+        async with asyncio.timeout(10):
+            assert (await waiting).status == "CANCELLED"
+
+    play(scene, at_once=1)
+
+
+def test_what_is_tried_again_is_run_also_when_who_asked_has_left(monkeypatch) -> None:
+    monkeypatch.setattr(module, "SWEEP", 3600)
+
+    async def scene(runner: Runner, work: Work) -> None:
+        work.busy = [KeyError("once")]
+        await runner.submit(Order("a", b"x"))
+        assert (await runner.wait("a", 60)).status == "FAILED"
+        await leave(runner, runner.retry("a"))
+        await until(lambda: len(work.seen) == 2)
+        assert (await runner.wait("a", 60)).status == "COMPLETED"
+
+    play(scene)
+
+
+def test_what_waits_is_found_by_looking(monkeypatch) -> None:
+    monkeypatch.setattr(module, "SWEEP", 0.02)
+
+    async def scene(runner: Runner, work: Work) -> None:
+        await runner.store.secure(table.add, Order("a", b"x"), runner.store.clock())
+        await until(lambda: work.seen == [b"x"])
+
+    play(scene)
 
 
 def test_a_job_that_takes_too_long_is_timed_out_and_may_be_tried_again() -> None:

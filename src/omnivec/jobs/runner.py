@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from omnivec.jobs.job import SECOND, Job, Order, Outcome, Status, told
 from omnivec.jobs.store import Store
 
 log = logging.getLogger("omnivec.jobs")
+
+T = TypeVar("T")
 
 Answer = Callable[[bytes], Awaitable[Outcome]]
 """A job's input to how it ended. Raises Overloaded and Loading for what is to be asked again."""
@@ -145,23 +147,20 @@ class Runner:
 
     async def cancel(self, id_: str) -> Job | None:
         """One that has ended stays as it was."""
-        job = await self.store.secure(table.cancel, id_, self.store.clock())
-        self._stop(id_)
-        return job
+        cancelling = self.store.secure(table.cancel, id_, self.store.clock())
+        return await _surely(cancelling, lambda _: self._stop(id_))
 
     async def retry(self, id_: str) -> bool:
         """Whether it may be tried again. Raises Overloaded as `submit` does."""
         self._check_room()
-        again = await self.store.secure(table.retry, id_, self.store.clock())
-        self._feed()
-        return again
+        retrying = self.store.secure(table.retry, id_, self.store.clock())
+        self._feed()  # right behind it, so that it is run also when its caller has left
+        return await retrying
 
     async def purge(self) -> int:
         """Cancels what waits; how many."""
-        gone = await self.store.secure(table.purge, self.store.clock())
-        for id_ in gone:
-            self._announce(id_)
-        return len(gone)
+        purging = self.store.secure(table.purge, self.store.clock())
+        return len(await _surely(purging, self._announce_all))
 
     # ── running ──────────────────────────────────────────────────────────────────────────
 
@@ -249,12 +248,17 @@ class Runner:
             if not waiting.done():
                 waiting.set_result(job)
 
+    def _announce_all(self, ids: Iterable[str]) -> None:
+        for id_ in ids:
+            self._announce(id_)
+
     # ── time and webhooks ────────────────────────────────────────────────────────────────
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP)
             self._hooks.set()
+            self._feed()  # nothing that waits stays behind, whoever was to ask for it
             try:
                 gone = await self.store.run(table.expire, self.store.clock())
                 for id_ in gone:
@@ -286,6 +290,18 @@ class Runner:
                 self._hooks.set()
         finally:
             del self._telling[job.id]
+
+
+async def _surely(asked: asyncio.Future[T], then: Callable[[T], None]) -> T:
+    """What was asked of the store. `then` follows also when the caller has left meanwhile, for
+    the store does what it was asked all the same; not where it failed."""
+
+    def follow(done: asyncio.Future[T]) -> None:
+        if done.exception() is None:
+            then(done.result())
+
+    asked.add_done_callback(follow)
+    return await asyncio.shield(asked)
 
 
 async def _within(ended: asyncio.Future[Job | None], seconds: float) -> Job | None:
