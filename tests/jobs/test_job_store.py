@@ -61,6 +61,15 @@ def test_a_job_from_its_order_to_its_end(store: Store) -> None:
     assert (job.finished, job.attempts, job.is_final) == (NOW + 9, 1, True)
 
 
+def test_what_is_taken_and_not_run_is_taken_again(store: Store) -> None:
+    for number in range(5):
+        run(store, (table.add, order(str(number)), NOW + number))
+    run(store, (table.take, 4, NOW), (table.finish, "0", "COMPLETED", b"1", None, NOW))
+    [taken, health] = run(store, (table.take_again, 2, NOW + 9, {"2"}), (table.health,))
+    assert [(job.id, job.started) for job in taken] == [("1", NOW + 9), ("3", NOW + 9)]
+    assert health.counts == {"COMPLETED": 1, "IN_PROGRESS": 3, "IN_QUEUE": 1}
+
+
 def test_jobs_of_low_priority_come_last(store: Store) -> None:
     for number in range(6):
         run(store, (table.add, order(str(number), low=number < 3), NOW + number))

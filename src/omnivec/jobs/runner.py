@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -67,6 +68,7 @@ class Runner:
         self._running: dict[str, _Run] = {}
         self._waiting: defaultdict[str, set[asyncio.Future[Job | None]]] = defaultdict(set)
         self._taking = self._hungry = self._ended = False
+        self._losses = 0
         self._hooks = asyncio.Event()
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._loops: list[asyncio.Task[None]] = []
@@ -171,15 +173,22 @@ class Runner:
         if self._taking or free < 1 or self._ended:
             return  # whoever ends asks again
         self._taking = True
-        self.store.run(table.take, free, self.store.clock()).add_done_callback(self._taken)
+        losses, now = self.store.losses, self.store.clock()
+        if losses == self._losses:
+            taking = self.store.run(table.take, free, now)
+        else:
+            taking = self.store.run(table.take_again, free, now, frozenset(self._running))
+        taking.add_done_callback(partial(self._taken, losses))
 
-    def _taken(self, taking: asyncio.Future[list[Job]]) -> None:
+    def _taken(self, losses: int, taking: asyncio.Future[list[Job]]) -> None:
+        """`losses`: of the store, when it was asked; these are seen to."""
         self._taking = False
         try:
             jobs = taking.result()
         except Fault:
             asyncio.get_running_loop().call_later(PAUSE, self._feed)
             return
+        self._losses = losses
         if self._ended:
             return
         for job in jobs:

@@ -73,6 +73,7 @@ class Store:
     ) -> None:
         self.clock = clock
         self.recovered = 0  # jobs that were running when the process died
+        self.losses = 0  # of the database: what was written last before one may be there or not
         self._database = database
         self._connection: Connection | None = None
         self._lasting = True
@@ -143,6 +144,7 @@ class Store:
             self._commit(all_of, lasting=any(asked.lasting for asked in group))
         except Exception:
             log.exception("the store of jobs failed")
+            self.losses += 1
             self._drop()
             fault = Loading("The store of jobs does not answer; try again.", retry_after=2)
             told = [partial(asked.answer.set_exception, fault) for asked in group]

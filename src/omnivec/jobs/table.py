@@ -5,7 +5,7 @@ Every function is given a connection inside a transaction that its caller begins
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from omnivec.core.errors import Overloaded
@@ -101,6 +101,16 @@ def take(db: Connection, most: int, now: int) -> list[Job]:
             (now, now, most),
         )
     )
+
+
+def take_again(db: Connection, most: int, now: int, running: Collection[str]) -> list[Job]:
+    """The same after an answer may have been lost: what the table has as running and is not
+    among `running` waits again first, in its old place. It was never begun, or its end is what
+    was lost."""
+    for (id_,) in db.execute("SELECT id FROM job WHERE status = 'IN_PROGRESS'").fetchall():
+        if id_ not in running:
+            db.execute("UPDATE job SET status = 'IN_QUEUE', started = NULL WHERE id = ?", (id_,))
+    return take(db, most, now)
 
 
 def finish(
