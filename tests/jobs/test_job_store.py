@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 import stat
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from omnivec.core.errors import Loading, Overloaded
 from omnivec.jobs import table
-from omnivec.jobs.job import DAY, KEPT, KEPT_SYNC, Health, Order
+from omnivec.jobs.job import DAY, KEPT, KEPT_SYNC, SYNC, Health, Order
 from omnivec.jobs.opening import open_store
 from omnivec.jobs.sqlite import LOG
 from omnivec.jobs.store import StoreError
@@ -222,14 +223,16 @@ def test_the_queue_has_an_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_results_of_runsync_go_first_where_there_is_little_room(store: Store) -> None:
-    for number in range(6):
+    ids = [f"{SYNC}{number}" if number % 2 else str(number) for number in range(6)]
+    for number, id_ in enumerate(ids):
         keep = KEPT_SYNC if number % 2 else KEPT
-        run(store, (table.add, order(str(number), keep=keep), NOW), (table.take, 1, NOW))
-        run(store, (table.finish, str(number), "COMPLETED", b"x" * 100, None, NOW + number))
+        run(store, (table.add, order(id_, keep=keep), NOW), (table.take, 1, NOW))
+        run(store, (table.shorten, id_, KEPT_SYNC, NOW))  # which makes no /runsync of a /run
+        run(store, (table.finish, id_, "COMPLETED", b"x" * 100, None, NOW + number))
     assert run(store, (table.kept, 600), (table.kept, 450)) == [600, 400]
-    found = run(store, *[(table.get, str(number), NOW) for number in range(6)])
+    found = run(store, *[(table.get, id_, NOW) for id_ in ids])
     assert [job is not None for job in found] == [True, False, True, False, True, True]
-    assert run(store, (table.kept, 50)) == [300]  # the others stay for their half hour
+    assert run(store, (table.kept, 50)) == [300]  # the others stay for their time
 
 
 def test_one_that_is_refused_does_not_undo_its_neighbours(
@@ -334,14 +337,33 @@ def test_the_file_is_its_owners_alone_and_no_other_programs(tmp_path: Path) -> N
     path = tmp_path / "jobs.sqlite"
     open_store(str(path)).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    import sqlite3
-
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE job(x)")
     connection.close()
     with pytest.raises(StoreError, match="not a store of jobs"):
         open_store(str(other))
+
+
+def test_a_file_system_that_bears_no_log_holds_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def without(path: Path, **told: Any) -> sqlite3.Connection:
+        """As on such a file system: SQLite keeps no log where it may lock nothing."""
+        return connect(f"file:{path}?nolock=1", uri=True, **told)
+
+    monkeypatch.setattr(sqlite3, "connect", without)
+    path = tmp_path / "jobs.sqlite"
+    opened = open_store(str(path))
+    run(opened, (table.add, order("a"), opened.clock()))
+    assert run(opened, (waits_for_the_disk,)) == [True]
+    opened.close()
+    assert not path.with_name("jobs.sqlite-wal").exists()
+    again = open_store(str(path))
+    assert run(again, (table.health,)) == [Health({"IN_QUEUE": 1}, 0)]
+    again.close()
 
 
 def test_the_log_of_the_file_does_not_grow_under_its_first_jobs(tmp_path: Path) -> None:

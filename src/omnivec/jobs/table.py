@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from omnivec.core.errors import Overloaded
-from omnivec.jobs.job import KEPT_SYNC, Health, Job, Order, Status
+from omnivec.jobs.job import KEPT_SYNC, SYNC, Health, Job, Order, Status
 
 MOST_WAITING = 10_000
 MOST_BYTES = 2**30
@@ -19,6 +19,9 @@ MOST_STARTS = 20
 
 COLUMNS = "id, status, created, started, finished, timeout, output, error, webhook, attempts"
 """All that is told of a job; its input, which may be large, is read when it is run."""
+SPARE = f"keep <= {KEPT_SYNC} AND substr(id, 1, {len(SYNC)}) = '{SYNC}' AND hook_at IS NULL"
+"""Jobs of /runsync that nobody is to be told of. `keep` says as much for the index only: that of
+another is as small where its client said so."""
 CREATE = (
     """CREATE TABLE IF NOT EXISTS job(
         seq {key}, id TEXT NOT NULL UNIQUE, status TEXT NOT NULL, low INTEGER NOT NULL,
@@ -221,16 +224,12 @@ def kept(db: Connection, most: int) -> int:
         return int(total)
     freed, last = 0, 0
     for finished, size in db.execute(
-        "SELECT finished, size FROM job WHERE finished IS NOT NULL AND keep <= ? "
-        "AND hook_at IS NULL ORDER BY finished",
-        (KEPT_SYNC,),
+        f"SELECT finished, size FROM job WHERE finished IS NOT NULL AND {SPARE} ORDER BY finished"  # noqa: S608 - names of ours
     ).fetchall():
         if total - freed <= most:
             break
         freed, last = freed + size, finished
-    db.execute(
-        "DELETE FROM job WHERE finished <= ? AND keep <= ? AND hook_at IS NULL", (last, KEPT_SYNC)
-    )
+    db.execute(f"DELETE FROM job WHERE finished <= ? AND {SPARE}", (last,))  # noqa: S608 - as above
     return int(total - freed)
 
 
