@@ -222,6 +222,36 @@ def test_the_queue_has_an_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
         run(store, (table.add, order("d"), NOW))
 
 
+def test_what_waits_is_counted_when_the_room_is_used_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "MOST_WAITING", 4)
+    monkeypatch.setattr(table, "MOST_BYTES", 200)
+    counted: list[tuple[int, int]] = []
+    count = table.room
+
+    def room(db: Connection) -> tuple[int, int]:
+        counted.append(count(db))
+        return counted[-1]
+
+    monkeypatch.setattr(table, "room", room)
+    left = table.Room()
+    run(store, *[(table.add, order(str(number)), NOW, left) for number in range(4)])
+    assert counted == [(4, 200)]
+    with pytest.raises(Overloaded):
+        run(store, (table.add, order("4"), NOW, left))
+    run(store, (table.take, 2, NOW), (table.finish, "0", "FAILED", None, "why", NOW))
+    run(store, (table.cancel, "1", NOW), (table.retry, "0", NOW, left))
+    run(store, (table.add, order("4"), NOW, left))  # for which there was room at that count
+    assert counted == [(4, 200), (0, 148), (2, 174)]
+    run(store, (table.cancel, "2", NOW))
+    with pytest.raises(Overloaded):  # a place, but too few bytes
+        run(store, (table.add, Order("5", bytes(162)), NOW, left))
+    assert counted[3:] == [(1, 161)]
+    run(store, (table.add, order("5"), NOW, left))
+    assert counted[4:] == []
+
+
 def test_results_of_runsync_go_first_where_there_is_little_room(store: Store) -> None:
     ids = [f"{SYNC}{number}" if number % 2 else str(number) for number in range(6)]
     for number, id_ in enumerate(ids):

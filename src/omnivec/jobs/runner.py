@@ -65,6 +65,7 @@ class Runner:
         self._most_kept = most_kept
         self._closed = closed
         self._full = False
+        self._room = table.Room()
         self._running: dict[str, _Run] = {}
         self._waiting: defaultdict[str, set[asyncio.Future[Job | None]]] = defaultdict(set)
         self._taking = self._hungry = self._ended = False
@@ -100,7 +101,7 @@ class Runner:
         its id will be, so what was accepted must be on disk first."""
         self._check_room()
         write = self.store.secure if told else self.store.run
-        adding = write(table.add, order, self.store.clock())
+        adding = write(table.add, order, self.store.clock(), self._room)
         self._feed()  # right behind it, so that both are written together
         return await adding
 
@@ -155,14 +156,15 @@ class Runner:
     async def retry(self, id_: str) -> bool:
         """Whether it may be tried again. Raises Overloaded as `submit` does."""
         self._check_room()
-        retrying = self.store.secure(table.retry, id_, self.store.clock())
+        retrying = self.store.secure(table.retry, id_, self.store.clock(), self._room)
         self._feed()  # right behind it, so that it is run also when its caller has left
         return await retrying
 
     async def purge(self) -> int:
         """Cancels what waits; how many."""
         purging = self.store.secure(table.purge, self.store.clock())
-        return len(await _surely(purging, self._announce_all))
+        gone = await _surely(purging, self._announce_all)
+        return len(gone)
 
     # ── running ──────────────────────────────────────────────────────────────────────────
 
@@ -177,6 +179,7 @@ class Runner:
         if losses == self._losses:
             taking = self.store.run(table.take, free, now)
         else:
+            self._room = table.Room()  # what was counted may not be so
             taking = self.store.run(table.take_again, free, now, frozenset(self._running))
         taking.add_done_callback(partial(self._taken, losses))
 

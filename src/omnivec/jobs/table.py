@@ -64,6 +64,23 @@ def recover(db: Connection, now: int) -> int:
     return len(again.fetchall())
 
 
+class Room:
+    """How much more may be submitted at least: only what is submitted makes it less, so all that
+    waits or runs is counted when this is used up, not for each job. Of one store."""
+
+    def __init__(self) -> None:
+        self._jobs = self._size = 0
+
+    def admit(self, db: Connection, size: int) -> None:
+        """One job more, of so many bytes. Raises Overloaded when the queue is full."""
+        if self._jobs < 1 or self._size < size:
+            self._jobs, self._size = room(db)
+        if self._jobs < 1 or self._size < size:
+            raise Overloaded("The queue of jobs is full; try again later.", retry_after=5)
+        self._jobs -= 1
+        self._size -= size
+
+
 def room(db: Connection) -> tuple[int, int]:
     """How many more jobs, and bytes of them, may be submitted; what runs has its input still."""
     [(count, size)] = db.execute(
@@ -73,16 +90,9 @@ def room(db: Connection) -> tuple[int, int]:
     return MOST_WAITING - int(count), MOST_BYTES - int(size)
 
 
-def _admit(db: Connection, input_size: int) -> None:
+def add(db: Connection, order: Order, now: int, left: Room | None = None) -> Job:
     """Raises Overloaded when the queue is full."""
-    jobs, size = room(db)
-    if jobs < 1 or size < input_size:
-        raise Overloaded("The queue of jobs is full; try again later.", retry_after=5)
-
-
-def add(db: Connection, order: Order, now: int) -> Job:
-    """Raises Overloaded when the queue is full."""
-    _admit(db, len(order.input))
+    (left or Room()).admit(db, len(order.input))
     db.execute(
         "INSERT INTO job(id, status, low, size, created, timeout, ttl, keep, expires, input, "
         "webhook) VALUES (?, 'IN_QUEUE', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -146,7 +156,7 @@ def cancel(db: Connection, id_: str, now: int) -> Job | None:
     return get(db, id_, now)
 
 
-def retry(db: Connection, id_: str, now: int) -> bool:
+def retry(db: Connection, id_: str, now: int, left: Room | None = None) -> bool:
     """Whether it was one that may be tried again: it failed or took too long. It waits like a
     new one: raises Overloaded when the queue is full."""
     found = db.execute(
@@ -155,7 +165,7 @@ def retry(db: Connection, id_: str, now: int) -> bool:
     ).fetchall()
     if not found:
         return False
-    _admit(db, int(found[0][0]))
+    (left or Room()).admit(db, int(found[0][0]))
     db.execute(
         "UPDATE job SET status = 'IN_QUEUE', started = NULL, finished = NULL, output = NULL, "
         "error = NULL, drained = 0, attempts = 0, retries = retries + 1, created = ?, "
