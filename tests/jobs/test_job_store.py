@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 import stat
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from omnivec.core.errors import Loading, Overloaded
 from omnivec.jobs import table
-from omnivec.jobs.job import DAY, KEPT, KEPT_SYNC, Health, Order
+from omnivec.jobs.job import DAY, KEPT, KEPT_SYNC, SYNC, Health, Order
 from omnivec.jobs.opening import open_store
 from omnivec.jobs.sqlite import LOG
 from omnivec.jobs.store import StoreError
@@ -59,6 +60,15 @@ def test_a_job_from_its_order_to_its_end(store: Store) -> None:
     assert (first, second) == (True, False)
     assert (job.status, job.output, job.error) == ("COMPLETED", b'{"x":"\x00"}', None)
     assert (job.finished, job.attempts, job.is_final) == (NOW + 9, 1, True)
+
+
+def test_what_is_taken_and_not_run_is_taken_again(store: Store) -> None:
+    for number in range(5):
+        run(store, (table.add, order(str(number)), NOW + number))
+    run(store, (table.take, 4, NOW), (table.finish, "0", "COMPLETED", b"1", None, NOW))
+    [taken, health] = run(store, (table.take_again, 2, NOW + 9, {"2"}), (table.health,))
+    assert [(job.id, job.started) for job in taken] == [("1", NOW + 9), ("3", NOW + 9)]
+    assert health.counts == {"COMPLETED": 1, "IN_PROGRESS": 3, "IN_QUEUE": 1}
 
 
 def test_jobs_of_low_priority_come_last(store: Store) -> None:
@@ -173,11 +183,26 @@ def test_webhooks_are_due_until_they_were_told(store: Store) -> None:
     [[(job, tries)]] = run(store, (table.hooks, NOW, 9))
     assert (job.id, job.webhook, job.output, tries) == ("a", "http://x/y", b"1", 0)
     assert run(store, (table.expire, NOW + DAY)) == [[]]  # not before it was told
-    run(store, (table.hooked, "a", NOW + 10))
+    run(store, (table.hooked, job, NOW + 10))
     assert run(store, (table.hooks, NOW + 9, 9)) == [[]]
     assert [tries for _, tries in run(store, (table.hooks, NOW + 10, 9))[0]] == [1]
-    run(store, (table.hooked, "a", None))
+    run(store, (table.hooked, job, None))
     assert run(store, (table.hooks, NOW + DAY, 9), (table.expire, NOW + DAY)) == [[], ["a"]]
+
+
+@pytest.mark.parametrize("again", [None, NOW + 10])
+def test_what_a_webhook_said_of_an_end_changes_nothing_of_the_next(
+    store: Store, again: int | None
+) -> None:
+    run(store, (table.add, order("a", webhook="http://x/y"), NOW), (table.take, 1, NOW))
+    run(store, (table.finish, "a", "FAILED", None, "why", NOW))
+    [[(first, _)]] = run(store, (table.hooks, NOW, 9))
+    run(store, (table.retry, "a", NOW + 1), (table.hooked, first, again))
+    assert run(store, (table.hooks, NOW + 20, 9)) == [[]]  # it is in the queue
+    run(store, (table.take, 1, NOW + 2), (table.finish, "a", "COMPLETED", b"1", None, NOW + 3))
+    run(store, (table.hooked, first, again))
+    [[(second, tries)]] = run(store, (table.hooks, NOW + 3, 9))
+    assert (second.status, tries) == ("COMPLETED", 0)
 
 
 def test_the_queue_has_an_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,15 +222,47 @@ def test_the_queue_has_an_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
         run(store, (table.add, order("d"), NOW))
 
 
+def test_what_waits_is_counted_when_the_room_is_used_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "MOST_WAITING", 4)
+    monkeypatch.setattr(table, "MOST_BYTES", 200)
+    counted: list[tuple[int, int]] = []
+    count = table.room
+
+    def room(db: Connection) -> tuple[int, int]:
+        counted.append(count(db))
+        return counted[-1]
+
+    monkeypatch.setattr(table, "room", room)
+    left = table.Room()
+    run(store, *[(table.add, order(str(number)), NOW, left) for number in range(4)])
+    assert counted == [(4, 200)]
+    with pytest.raises(Overloaded):
+        run(store, (table.add, order("4"), NOW, left))
+    run(store, (table.take, 2, NOW), (table.finish, "0", "FAILED", None, "why", NOW))
+    run(store, (table.cancel, "1", NOW), (table.retry, "0", NOW, left))
+    run(store, (table.add, order("4"), NOW, left))  # for which there was room at that count
+    assert counted == [(4, 200), (0, 148), (2, 174)]
+    run(store, (table.cancel, "2", NOW))
+    with pytest.raises(Overloaded):  # a place, but too few bytes
+        run(store, (table.add, Order("5", bytes(162)), NOW, left))
+    assert counted[3:] == [(1, 161)]
+    run(store, (table.add, order("5"), NOW, left))
+    assert counted[4:] == []
+
+
 def test_results_of_runsync_go_first_where_there_is_little_room(store: Store) -> None:
-    for number in range(6):
+    ids = [f"{SYNC}{number}" if number % 2 else str(number) for number in range(6)]
+    for number, id_ in enumerate(ids):
         keep = KEPT_SYNC if number % 2 else KEPT
-        run(store, (table.add, order(str(number), keep=keep), NOW), (table.take, 1, NOW))
-        run(store, (table.finish, str(number), "COMPLETED", b"x" * 100, None, NOW + number))
+        run(store, (table.add, order(id_, keep=keep), NOW), (table.take, 1, NOW))
+        run(store, (table.shorten, id_, KEPT_SYNC, NOW))  # which makes no /runsync of a /run
+        run(store, (table.finish, id_, "COMPLETED", b"x" * 100, None, NOW + number))
     assert run(store, (table.kept, 600), (table.kept, 450)) == [600, 400]
-    found = run(store, *[(table.get, str(number), NOW) for number in range(6)])
+    found = run(store, *[(table.get, id_, NOW) for id_ in ids])
     assert [job is not None for job in found] == [True, False, True, False, True, True]
-    assert run(store, (table.kept, 50)) == [300]  # the others stay for their half hour
+    assert run(store, (table.kept, 50)) == [300]  # the others stay for their time
 
 
 def test_one_that_is_refused_does_not_undo_its_neighbours(
@@ -220,6 +277,18 @@ def test_one_that_is_refused_does_not_undo_its_neighbours(
     found = asyncio.run(together())
     assert [isinstance(one, Overloaded) for one in found] == [False, False, False, True, True]
     assert len(run(store, (table.take, 9, NOW))[0]) == 3
+
+
+def test_what_was_asked_is_done_also_when_who_asked_has_left(store: Store) -> None:
+    async def left() -> None:
+        store.run(lambda _: time.sleep(0.2))  # the thread is busy: the next is in its queue
+        await asyncio.sleep(0.05)
+        leaving = store.run(table.add, order("a"), NOW)
+        assert leaving.cancel()
+        await asyncio.sleep(0)
+
+    asyncio.run(left())
+    assert run(store, (table.health,)) == [Health({"IN_QUEUE": 1}, 0)]
 
 
 def waits_for_the_disk(connection: Connection) -> bool:
@@ -298,14 +367,33 @@ def test_the_file_is_its_owners_alone_and_no_other_programs(tmp_path: Path) -> N
     path = tmp_path / "jobs.sqlite"
     open_store(str(path)).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    import sqlite3
-
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE job(x)")
     connection.close()
     with pytest.raises(StoreError, match="not a store of jobs"):
         open_store(str(other))
+
+
+def test_a_file_system_that_bears_no_log_holds_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def without(path: Path, **told: Any) -> sqlite3.Connection:
+        """As on such a file system: SQLite keeps no log where it may lock nothing."""
+        return connect(f"file:{path}?nolock=1", uri=True, **told)
+
+    monkeypatch.setattr(sqlite3, "connect", without)
+    path = tmp_path / "jobs.sqlite"
+    opened = open_store(str(path))
+    run(opened, (table.add, order("a"), opened.clock()))
+    assert run(opened, (waits_for_the_disk,)) == [True]
+    opened.close()
+    assert not path.with_name("jobs.sqlite-wal").exists()
+    again = open_store(str(path))
+    assert run(again, (table.health,)) == [Health({"IN_QUEUE": 1}, 0)]
+    again.close()
 
 
 def test_the_log_of_the_file_does_not_grow_under_its_first_jobs(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +17,9 @@ from omnivec.jobs import table
 from omnivec.jobs.job import Order, Outcome
 from omnivec.jobs.opening import open_store
 from omnivec.jobs.runner import Runner
+from omnivec.jobs.sqlite import Sqlite
+from omnivec.jobs.store import Store
+from omnivec.jobs.table import Connection, Cursor
 
 
 class Work:
@@ -58,10 +63,12 @@ class Work:
         return "refuse" not in url
 
 
-def play(scene: Callable[[Runner, Work], Awaitable[Any]], **told: int) -> Any:
+def play(
+    scene: Callable[[Runner, Work], Awaitable[Any]], store: Store | None = None, **told: int
+) -> Any:
     async def run() -> Any:
         work = Work()
-        runner = Runner(open_store(None), work.answer, work.post, **told)
+        runner = Runner(store or open_store(None), work.answer, work.post, **told)
         runner.start()
         try:
             async with asyncio.timeout(60):
@@ -168,6 +175,124 @@ def test_cancelling_ends_the_work_and_frees_its_place() -> None:
     play(scene, at_once=1)
 
 
+async def leave(runner: Runner, asking: Coroutine[Any, Any, Any]) -> None:
+    """Asks, and is gone before the store has answered."""
+    runner.store.run(lambda _: time.sleep(0.05))
+    task = asyncio.create_task(asking)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_what_is_cancelled_stops_also_when_who_asked_has_left() -> None:
+    async def scene(runner: Runner, work: Work) -> None:
+        await runner.submit(Order("a", b"wait"))
+        await until(lambda: work.now > 0)
+        await leave(runner, runner.cancel("a"))
+        await until(lambda: work.cancelled == 1)
+        assert (await runner.get("a")).status == "CANCELLED"
+        assert runner.running == 0
+
+    play(scene)
+
+
+def test_what_is_purged_is_told_also_when_who_asked_has_left() -> None:
+    async def scene(runner: Runner, work: Work) -> None:
+        await runner.submit(Order("a", b"wait"))
+        await until(lambda: work.now > 0)
+        waiting = asyncio.create_task(runner.perform(Order("b", b"x"), 60))
+        await asyncio.sleep(0)
+        await leave(runner, runner.purge())
+        async with asyncio.timeout(10):
+            assert (await waiting).status == "CANCELLED"
+
+    play(scene, at_once=1)
+
+
+def test_what_is_tried_again_is_run_also_when_who_asked_has_left(monkeypatch) -> None:
+    monkeypatch.setattr(module, "SWEEP", 3600)
+
+    async def scene(runner: Runner, work: Work) -> None:
+        work.busy = [KeyError("once")]
+        await runner.submit(Order("a", b"x"))
+        assert (await runner.wait("a", 60)).status == "FAILED"
+        await leave(runner, runner.retry("a"))
+        await until(lambda: len(work.seen) == 2)
+        assert (await runner.wait("a", 60)).status == "COMPLETED"
+
+    play(scene)
+
+
+def test_what_waits_is_found_by_looking(monkeypatch) -> None:
+    monkeypatch.setattr(module, "SWEEP", 0.02)
+
+    async def scene(runner: Runner, work: Work) -> None:
+        await runner.store.secure(table.add, Order("a", b"x"), runner.store.clock())
+        await until(lambda: work.seen == [b"x"])
+
+    play(scene)
+
+
+class Lossy(Sqlite):
+    """Fails once after it has written, when `lose` is set: nobody hears what was done."""
+
+    lose = False
+
+    def open(self) -> Connection:
+        self._inner = super().open()
+        return self
+
+    def execute(self, statement: str, values: Sequence[Any] = (), /) -> Cursor:
+        found = self._inner.execute(statement, values)
+        if statement == "COMMIT" and self.lose:
+            self.lose = False
+            raise sqlite3.OperationalError("the connection is lost")
+        return found
+
+    def close(self, connection: Connection) -> None:
+        super().close(self._inner)
+
+
+def test_what_was_taken_without_an_answer_is_run(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    database = Lossy(tmp_path / "jobs.sqlite")
+
+    async def scene(runner: Runner, work: Work) -> None:
+        await runner.submit(Order("a", b"wait"))
+        await until(lambda: work.now == 1)
+        await runner.store.run(table.add, Order("b", b"x"), runner.store.clock())
+        database.lose = True
+        runner._feed()
+        async with asyncio.timeout(20):
+            await until(lambda: len(work.seen) > 1)
+        assert (await runner.wait("b", 60)).status == "COMPLETED"
+        work.go.set()
+        assert (await runner.wait("a", 60)).status == "COMPLETED"
+        assert work.seen == [b"wait", b"x"]
+
+    play(scene, Store(database))
+
+
+def test_what_runs_nowhere_after_a_loss_is_found_by_looking(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "SWEEP", 0.02)
+    database = Lossy(tmp_path / "jobs.sqlite")
+
+    def undo(connection: Connection, now: int) -> None:
+        """What a database that fell may do: who ran it has its end, the table has not."""
+        table.add(connection, Order("a", b"x"), now)
+        table.take(connection, 1, now)
+        database.lose = True
+
+    async def scene(runner: Runner, work: Work) -> None:
+        with pytest.raises(Loading):
+            await runner.store.run(undo, runner.store.clock())
+        async with asyncio.timeout(20):
+            await until(lambda: work.seen == [b"x"])
+
+    play(scene, Store(database))
+
+
 def test_a_job_that_takes_too_long_is_timed_out_and_may_be_tried_again() -> None:
     async def scene(runner: Runner, work: Work) -> None:
         await runner.submit(Order("a", b"wait", timeout=20))
@@ -243,6 +368,23 @@ def test_a_webhook_that_is_slow_keeps_nobody_waiting() -> None:
         await until(lambda: len(work.told) == 2)
         assert [url for url, _ in work.told] == ["http://slow/", "http://good/"]
         work.go.set()
+
+    play(scene)
+
+
+def test_a_webhook_is_told_of_each_end_also_while_it_is_slow_with_the_first() -> None:
+    async def scene(runner: Runner, work: Work) -> None:
+        work.busy = [KeyError("once")]
+        await runner.submit(Order("a", b"x", webhook="http://slow/"))
+        await until(lambda: len(work.told) == 1)
+        assert await runner.retry("a")
+        assert (await runner.wait("a", 60)).status == "COMPLETED"
+        await asyncio.sleep(0.05)  # the second end is due, the first is still being told
+        assert len(work.told) == 1
+        work.go.set()
+        await until(lambda: len(work.told) == 2)
+        assert b'"status":"FAILED"' in work.told[0][1]
+        assert b'"status":"COMPLETED"' in work.told[1][1]
 
     play(scene)
 

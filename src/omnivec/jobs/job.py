@@ -23,6 +23,10 @@ KEPT_SYNC = 60 * SECOND
 """How long the result of /run and of /runsync is there."""
 
 
+SYNC = "sync-"
+"""How the id of a job of /runsync begins, as RunPod's do."""
+
+
 class Order(msgspec.Struct, frozen=True):
     """What is to be done: `input` is the JSON of a job's input, unread."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,6 +18,8 @@ from omnivec.jobs.job import SECOND, Job, Order, Outcome, Status, told
 from omnivec.jobs.store import Store
 
 log = logging.getLogger("omnivec.jobs")
+
+T = TypeVar("T")
 
 Answer = Callable[[bytes], Awaitable[Outcome]]
 """A job's input to how it ended. Raises Overloaded and Loading for what is to be asked again."""
@@ -62,9 +65,11 @@ class Runner:
         self._most_kept = most_kept
         self._closed = closed
         self._full = False
+        self._room = table.Room()
         self._running: dict[str, _Run] = {}
         self._waiting: defaultdict[str, set[asyncio.Future[Job | None]]] = defaultdict(set)
         self._taking = self._hungry = self._ended = False
+        self._losses = 0
         self._hooks = asyncio.Event()
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._loops: list[asyncio.Task[None]] = []
@@ -96,7 +101,7 @@ class Runner:
         its id will be, so what was accepted must be on disk first."""
         self._check_room()
         write = self.store.secure if told else self.store.run
-        adding = write(table.add, order, self.store.clock())
+        adding = write(table.add, order, self.store.clock(), self._room)
         self._feed()  # right behind it, so that both are written together
         return await adding
 
@@ -145,22 +150,20 @@ class Runner:
 
     async def cancel(self, id_: str) -> Job | None:
         """One that has ended stays as it was."""
-        job = await self.store.secure(table.cancel, id_, self.store.clock())
-        self._stop(id_)
-        return job
+        cancelling = self.store.secure(table.cancel, id_, self.store.clock())
+        return await _surely(cancelling, lambda _: self._stop(id_))
 
     async def retry(self, id_: str) -> bool:
         """Whether it may be tried again. Raises Overloaded as `submit` does."""
         self._check_room()
-        again = await self.store.secure(table.retry, id_, self.store.clock())
-        self._feed()
-        return again
+        retrying = self.store.secure(table.retry, id_, self.store.clock(), self._room)
+        self._feed()  # right behind it, so that it is run also when its caller has left
+        return await retrying
 
     async def purge(self) -> int:
         """Cancels what waits; how many."""
-        gone = await self.store.secure(table.purge, self.store.clock())
-        for id_ in gone:
-            self._announce(id_)
+        purging = self.store.secure(table.purge, self.store.clock())
+        gone = await _surely(purging, self._announce_all)
         return len(gone)
 
     # ── running ──────────────────────────────────────────────────────────────────────────
@@ -172,15 +175,23 @@ class Runner:
         if self._taking or free < 1 or self._ended:
             return  # whoever ends asks again
         self._taking = True
-        self.store.run(table.take, free, self.store.clock()).add_done_callback(self._taken)
+        losses, now = self.store.losses, self.store.clock()
+        if losses == self._losses:
+            taking = self.store.run(table.take, free, now)
+        else:
+            self._room = table.Room()  # what was counted may not be so
+            taking = self.store.run(table.take_again, free, now, frozenset(self._running))
+        taking.add_done_callback(partial(self._taken, losses))
 
-    def _taken(self, taking: asyncio.Future[list[Job]]) -> None:
+    def _taken(self, losses: int, taking: asyncio.Future[list[Job]]) -> None:
+        """`losses`: of the store, when it was asked; these are seen to."""
         self._taking = False
         try:
             jobs = taking.result()
         except Fault:
             asyncio.get_running_loop().call_later(PAUSE, self._feed)
             return
+        self._losses = losses
         if self._ended:
             return
         for job in jobs:
@@ -249,12 +260,17 @@ class Runner:
             if not waiting.done():
                 waiting.set_result(job)
 
+    def _announce_all(self, ids: Iterable[str]) -> None:
+        for id_ in ids:
+            self._announce(id_)
+
     # ── time and webhooks ────────────────────────────────────────────────────────────────
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP)
             self._hooks.set()
+            self._feed()  # nothing that waits stays behind, whoever was to ask for it
             try:
                 gone = await self.store.run(table.expire, self.store.clock())
                 for id_ in gone:
@@ -282,10 +298,22 @@ class Runner:
             more = not taken and tries + 1 < HOOK_TRIES
             again = self.store.clock() + HOOK_PAUSE if more else None
             with suppress(Fault):  # it is told again at the next look
-                await self.store.run(table.hooked, job.id, again)
+                await self.store.run(table.hooked, job, again)
                 self._hooks.set()
         finally:
             del self._telling[job.id]
+
+
+async def _surely(asked: asyncio.Future[T], then: Callable[[T], None]) -> T:
+    """What was asked of the store. `then` follows also when the caller has left meanwhile, for
+    the store does what it was asked all the same; not where it failed."""
+
+    def follow(done: asyncio.Future[T]) -> None:
+        if done.exception() is None:
+            then(done.result())
+
+    asked.add_done_callback(follow)
+    return await asyncio.shield(asked)
 
 
 async def _within(ended: asyncio.Future[Job | None], seconds: float) -> Job | None:

@@ -26,6 +26,7 @@ class Sqlite:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self._logs = False
 
     def open(self) -> Connection:
         try:
@@ -42,7 +43,8 @@ class Sqlite:
 
     def last(self, connection: Connection, *, lasting: bool) -> None:
         """NORMAL: what is committed is the system's to write, and in the file's right order."""
-        connection.execute(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
+        full = lasting or not self._logs  # NORMAL is safe in a log only
+        connection.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
 
     def shrink(self, connection: Connection) -> None:
         connection.execute(f"PRAGMA incremental_vacuum({FREED})").fetchall()
@@ -68,7 +70,8 @@ class Sqlite:
             raise OSError("it is not a store of jobs of this omnivec; give another path")
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        [(mode,)] = connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        self._logs = mode == "wal"  # or "memory", or what a file system has that bears none
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN EXCLUSIVE")
         for statement in table.CREATE:
@@ -77,15 +80,15 @@ class Sqlite:
         connection.execute(f"PRAGMA application_id={MARK}")
         connection.execute(f"PRAGMA user_version={FORMAT}")
         connection.execute("COMMIT")
-        self._spread()
+        if self._logs and self._path is not None:
+            _spread(self._path.with_name(f"{self._path.name}-wal"))
 
-    def _spread(self) -> None:
-        """Makes the write-ahead log as long as it becomes before SQLite begins it anew: where a
-        file grows, waiting for the disk takes many times as long. It stops reading at zeros."""
-        if self._path is None:
-            return
-        with self._path.with_name(f"{self._path.name}-wal").open("r+b") as log:
-            log.seek(0, os.SEEK_END)
-            log.write(bytes(max(0, LOG - log.tell())))
-            log.flush()
-            os.fsync(log.fileno())
+
+def _spread(path: Path) -> None:
+    """Makes the write-ahead log as long as it becomes before SQLite begins it anew: where a file
+    grows, waiting for the disk takes many times as long. It stops reading at zeros."""
+    with path.open("r+b") as log:
+        log.seek(0, os.SEEK_END)
+        log.write(bytes(max(0, LOG - log.tell())))
+        log.flush()
+        os.fsync(log.fileno())

@@ -73,6 +73,7 @@ class Store:
     ) -> None:
         self.clock = clock
         self.recovered = 0  # jobs that were running when the process died
+        self.losses = 0  # of the database: what was written last before one may be there or not
         self._database = database
         self._connection: Connection | None = None
         self._lasting = True
@@ -87,7 +88,7 @@ class Store:
     ) -> asyncio.Future[T]:
         """What a function of jobs/table.py gives, once that outlives this process. Raises its
         Fault, or Loading when the database fails. It is asked for at once; a caller that is
-        cancelled has still asked."""
+        cancelled has still asked, and it is done."""
         return self._ask(partial(_call, work, args, named), lasting=False)
 
     def secure(
@@ -103,6 +104,7 @@ class Store:
 
     def _ask(self, work: Callable[[Connection], T], *, lasting: bool) -> asyncio.Future[T]:
         answer: Future[T] = Future()
+        answer.set_running_or_notify_cancel()  # or a caller that leaves would take it back
         self._asked.put(_Asked(work, answer, lasting))
         return asyncio.wrap_future(answer)
 
@@ -129,23 +131,23 @@ class Store:
 
     def _answer(self, group: list[_Asked]) -> None:
         """One transaction; nobody is told of anything before it is written."""
-        waiting = [asked for asked in group if asked.answer.set_running_or_notify_cancel()]
         told: list[Callable[[], None]] = []
 
         def all_of(connection: Connection) -> None:
-            for asked in waiting:
+            for asked in group:
                 try:
                     told.append(partial(asked.answer.set_result, asked.work(connection)))
                 except Fault as fault:
                     told.append(partial(asked.answer.set_exception, fault))
 
         try:
-            self._commit(all_of, lasting=any(asked.lasting for asked in waiting))
+            self._commit(all_of, lasting=any(asked.lasting for asked in group))
         except Exception:
             log.exception("the store of jobs failed")
+            self.losses += 1
             self._drop()
             fault = Loading("The store of jobs does not answer; try again.", retry_after=2)
-            told = [partial(asked.answer.set_exception, fault) for asked in waiting]
+            told = [partial(asked.answer.set_exception, fault) for asked in group]
         for tell in told:
             tell()
 

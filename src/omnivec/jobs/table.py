@@ -5,11 +5,11 @@ Every function is given a connection inside a transaction that its caller begins
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from omnivec.core.errors import Overloaded
-from omnivec.jobs.job import KEPT_SYNC, Health, Job, Order, Status
+from omnivec.jobs.job import KEPT_SYNC, SYNC, Health, Job, Order, Status
 
 MOST_WAITING = 10_000
 MOST_BYTES = 2**30
@@ -19,6 +19,9 @@ MOST_STARTS = 20
 
 COLUMNS = "id, status, created, started, finished, timeout, output, error, webhook, attempts"
 """All that is told of a job; its input, which may be large, is read when it is run."""
+SPARE = f"keep <= {KEPT_SYNC} AND substr(id, 1, {len(SYNC)}) = '{SYNC}' AND hook_at IS NULL"
+"""Jobs of /runsync that nobody is to be told of. `keep` says as much for the index only: that of
+another is as small where its client said so."""
 CREATE = (
     """CREATE TABLE IF NOT EXISTS job(
         seq {key}, id TEXT NOT NULL UNIQUE, status TEXT NOT NULL, low INTEGER NOT NULL,
@@ -61,6 +64,23 @@ def recover(db: Connection, now: int) -> int:
     return len(again.fetchall())
 
 
+class Room:
+    """How much more may be submitted at least: only what is submitted makes it less, so all that
+    waits or runs is counted when this is used up, not for each job. Of one store."""
+
+    def __init__(self) -> None:
+        self._jobs = self._size = 0
+
+    def admit(self, db: Connection, size: int) -> None:
+        """One job more, of so many bytes. Raises Overloaded when the queue is full."""
+        if self._jobs < 1 or self._size < size:
+            self._jobs, self._size = room(db)
+        if self._jobs < 1 or self._size < size:
+            raise Overloaded("The queue of jobs is full; try again later.", retry_after=5)
+        self._jobs -= 1
+        self._size -= size
+
+
 def room(db: Connection) -> tuple[int, int]:
     """How many more jobs, and bytes of them, may be submitted; what runs has its input still."""
     [(count, size)] = db.execute(
@@ -70,16 +90,9 @@ def room(db: Connection) -> tuple[int, int]:
     return MOST_WAITING - int(count), MOST_BYTES - int(size)
 
 
-def _admit(db: Connection, input_size: int) -> None:
+def add(db: Connection, order: Order, now: int, left: Room | None = None) -> Job:
     """Raises Overloaded when the queue is full."""
-    jobs, size = room(db)
-    if jobs < 1 or size < input_size:
-        raise Overloaded("The queue of jobs is full; try again later.", retry_after=5)
-
-
-def add(db: Connection, order: Order, now: int) -> Job:
-    """Raises Overloaded when the queue is full."""
-    _admit(db, len(order.input))
+    (left or Room()).admit(db, len(order.input))
     db.execute(
         "INSERT INTO job(id, status, low, size, created, timeout, ttl, keep, expires, input, "
         "webhook) VALUES (?, 'IN_QUEUE', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -101,6 +114,16 @@ def take(db: Connection, most: int, now: int) -> list[Job]:
             (now, now, most),
         )
     )
+
+
+def take_again(db: Connection, most: int, now: int, running: Collection[str]) -> list[Job]:
+    """The same after an answer may have been lost: what the table has as running and is not
+    among `running` waits again first, in its old place. It was never begun, or its end is what
+    was lost."""
+    for (id_,) in db.execute("SELECT id FROM job WHERE status = 'IN_PROGRESS'").fetchall():
+        if id_ not in running:
+            db.execute("UPDATE job SET status = 'IN_QUEUE', started = NULL WHERE id = ?", (id_,))
+    return take(db, most, now)
 
 
 def finish(
@@ -133,7 +156,7 @@ def cancel(db: Connection, id_: str, now: int) -> Job | None:
     return get(db, id_, now)
 
 
-def retry(db: Connection, id_: str, now: int) -> bool:
+def retry(db: Connection, id_: str, now: int, left: Room | None = None) -> bool:
     """Whether it was one that may be tried again: it failed or took too long. It waits like a
     new one: raises Overloaded when the queue is full."""
     found = db.execute(
@@ -142,7 +165,7 @@ def retry(db: Connection, id_: str, now: int) -> bool:
     ).fetchall()
     if not found:
         return False
-    _admit(db, int(found[0][0]))
+    (left or Room()).admit(db, int(found[0][0]))
     db.execute(
         "UPDATE job SET status = 'IN_QUEUE', started = NULL, finished = NULL, output = NULL, "
         "error = NULL, drained = 0, attempts = 0, retries = retries + 1, created = ?, "
@@ -211,33 +234,32 @@ def kept(db: Connection, most: int) -> int:
         return int(total)
     freed, last = 0, 0
     for finished, size in db.execute(
-        "SELECT finished, size FROM job WHERE finished IS NOT NULL AND keep <= ? "
-        "AND hook_at IS NULL ORDER BY finished",
-        (KEPT_SYNC,),
+        f"SELECT finished, size FROM job WHERE finished IS NOT NULL AND {SPARE} ORDER BY finished"  # noqa: S608 - names of ours
     ).fetchall():
         if total - freed <= most:
             break
         freed, last = freed + size, finished
-    db.execute(
-        "DELETE FROM job WHERE finished <= ? AND keep <= ? AND hook_at IS NULL", (last, KEPT_SYNC)
-    )
+    db.execute(f"DELETE FROM job WHERE finished <= ? AND {SPARE}", (last,))  # noqa: S608 - as above
     return int(total - freed)
 
 
 def hooks(db: Connection, now: int, most: int) -> list[tuple[Job, int]]:
     """Ended jobs of which their webhook is to be told now, and how often that was tried."""
     rows = db.execute(
-        f"SELECT hook_tries, {COLUMNS} FROM job WHERE hook_at <= ? ORDER BY hook_at LIMIT ?",  # noqa: S608 - names of ours
+        f"SELECT hook_tries, {COLUMNS} FROM job WHERE hook_at <= ? AND finished IS NOT NULL "  # noqa: S608 - names of ours
+        "ORDER BY hook_at LIMIT ?",
         (now, most),
     ).fetchall()
     return [(_job(row[1:]), int(row[0])) for row in rows]
 
 
-def hooked(db: Connection, id_: str, again: int | None) -> None:
-    """It was tried; `again`: when to try next, None for never."""
+def hooked(db: Connection, job: Job, again: int | None) -> None:
+    """It was tried; `again`: when to try next, None for never. A job that was put back since, or
+    has ended once more, has that told in its turn."""
     db.execute(
-        "UPDATE job SET hook_tries = hook_tries + 1, hook_at = CAST(? AS BIGINT) WHERE id = ?",
-        (again, id_),
+        "UPDATE job SET hook_tries = hook_tries + 1, hook_at = CAST(? AS BIGINT) "
+        "WHERE id = ? AND finished = ?",
+        (again, job.id, job.finished),
     )
 
 

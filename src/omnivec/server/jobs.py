@@ -28,6 +28,7 @@ from omnivec.jobs.job import (
     KEPT_SYNC,
     LIFETIME,
     SECOND,
+    SYNC,
     Job,
     Order,
     Outcome,
@@ -174,7 +175,7 @@ class Jobs:
 
     async def runsync(self, call: Call) -> Reply:
         wait = _wait(call)
-        order = await self._order(call, f"sync-{uuid4()}", KEPT_SYNC)
+        order = await self._order(call, f"{SYNC}{uuid4()}", KEPT_SYNC)
         return _status(await self._runner.perform(order, wait))
 
     async def status(self, call: Call) -> Reply:
