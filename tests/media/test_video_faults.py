@@ -245,6 +245,21 @@ def test_a_video_that_is_given_up_costs_its_process() -> None:
     run(scenario)
 
 
+def test_a_caller_that_leaves_while_its_video_is_copied_leaves_nothing() -> None:
+    """As the fixture sees."""
+    large = VIDEO + bytes(50_000_000)
+
+    async def scenario(decoders: Decoders) -> None:
+        for _ in range(5):
+            task = asyncio.ensure_future(decoders.decode(large, Clip(frames=1)))
+            await asyncio.sleep(0.002)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run(scenario)
+
+
 def test_videos_share_as_many_processes_as_there_may_be() -> None:
     async def all_of_it() -> int:
         async with Decoders(most=2) as decoders:

@@ -103,7 +103,7 @@ def read_items(
 ) -> Iterator[tuple[int, list[Any]]]:
     """The first `most` items of a long array of that type, some at a time, each time with the
     number of the first. Raises BadRequest with the item's path, as `told` words it."""
-    if outline.view(name)[-1:] != b"]":  # it would be cut off unread
+    if outline.view(name)[-1] != ord("]"):  # it would be cut off unread
         raise invalid()
     alone = outline.count(name) == 1
     for group in outline.groups(name, most):

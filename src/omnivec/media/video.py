@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
@@ -23,6 +22,7 @@ from omnivec.core.nouns import Clip, Film
 from omnivec.media.child import UNREADABLE, Child
 from omnivec.media.containers import HEAD, container
 from omnivec.media.frames import check
+from omnivec.media.memory import filled
 from omnivec.media.showing import Ceilings, Shot, Showing
 
 INSTALL = "pip install 'omnivec[video]'"
@@ -125,25 +125,7 @@ def _head(descriptor: int) -> bytes:
         raise BadRequest(UNREADABLE) from None
 
 
-@asynccontextmanager
-async def _descriptor(source: bytes | int) -> AsyncIterator[int]:
-    """Of memory that looks like a file, where there is such a thing."""
+def _descriptor(source: bytes | int) -> AbstractAsyncContextManager[int]:
     if isinstance(source, int):
-        yield source
-        return
-    descriptor = await asyncio.to_thread(_memory, source)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _memory(data: bytes) -> int:
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("video")
-    else:  # a file without a name
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    with os.fdopen(descriptor, "wb", closefd=False) as file:
-        file.write(data)
-    return descriptor
+        return nullcontext(source)
+    return filled(lambda file: file.write(source))
