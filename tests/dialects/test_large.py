@@ -156,6 +156,50 @@ def test_what_is_no_json_within_an_object_is_refused(text: str) -> None:
         decode_embeddings(outlined(call, None))
 
 
+LONG = "a" * 400_000
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize(
+    ("path", "given", "place"),
+    [
+        (EMBED, {"inputs": [LONG]}, ["inputs", 0]),
+        (EMBED, {"inputs": [{"text": "a"}, LONG]}, ["inputs", 1]),
+        ("/v1/multimodalembeddings", {"inputs": [LONG]}, ["inputs"]),
+        ("/v1/encode/minilm", {"items": [LONG]}, ["items"]),
+        ("/v1/score/minilm", {"query": {"text": "a"}, "items": [LONG]}, ["items"]),
+        ("/v2/embed", {"inputs": [LONG]}, ["inputs"]),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_a_long_text_where_none_may_be_is_refused(path: str, given: Any, place: Any) -> None:
+    reply = ask("POST", path, given)
+    assert reply.status in (400, 422)
+    assert all(str(one).encode() in reply.body for one in place)
+    assert len(reply.body) < 1000
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize(
+    ("path", "field", "item"),
+    [
+        (EMBED, "input", '"a"'),
+        (EMBED, "input", f'"{LONG}"'),
+        (EMBED, "inputs", '{"text":"a"}'),
+        (RERANK, "documents", '"a"'),
+        ("/rerank", "texts", '"a"'),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_a_long_array_ends_with_its_own_bracket(path: str, field: str, item: str) -> None:
+    items = ",".join([item] * max(1, min(2000, 40_000 // len(item))))
+    right, wrong = (f'{{"query":"q","{field}":[{items}{end}}}'.encode() for end in "]}")
+    _, endpoint, call = dialogue.route("POST", path, right)
+    assert endpoint.decode(outlined(call, None))
+    with pytest.raises(BadRequest, match="valid JSON"):
+        endpoint.decode(outlined(msgspec.structs.replace(call, body=wrong), None))
+
+
 OVER = {
     "ids": (EMBED, b'{"input":[%b1]}' % (b"1," * 65_536), 400, "at most 65536 token ids"),
     "an input's ids": (EMBED, b'{"input":["a",[%b1]]}' % (b"1," * 70_000), 400, "65536 values"),

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from omnivec.media.containers import container
+from omnivec.media.containers import container, is_picture
+from omnivec.media.images import FORMATS
+from pictures import photo, saved
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,15 @@ from omnivec.media.containers import container
 )
 def test_only_what_is_on_the_list_is_opened(head: bytes, name: str | None) -> None:
     assert container(head) == name
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_every_format_of_a_picture_is_known(format_: str) -> None:
+    head = saved(photo(), format_)[:16]
+    assert is_picture(head)
+    assert container(head) is None
+
+
+@pytest.mark.parametrize("head", [b"", b"hello", b"<svg/>", b"%PDF-1.7", b"RIFF\0\0\0\0AVI LIST"])
+def test_what_is_no_picture(head: bytes) -> None:
+    assert not is_picture(head)

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import films
 import wire
 from omnivec.core.errors import AbsentFile, BadRequest, Fault, Overloaded, TooLarge
 from omnivec.core.nouns import (
@@ -208,6 +209,45 @@ def test_videos_that_are_none(folder: Path) -> None:
 def test_a_film_counts_frame_by_frame() -> None:
     with pytest.raises(TooLarge):
         read([Item((Video(File("book.mkv"), Clip(frames=10)),))], VIDEOS, Purse(10_000_000))
+
+
+def test_a_video_counts_as_often_as_it_is_there() -> None:
+    video = films.make(frames=3)
+    uri = Url("data:video/mp4;base64," + base64.b64encode(video).decode())
+
+    async def scenario() -> None:
+        loader = Loader(Settings(port=1))
+        for source, times in ((uri, 1), (Blob(video), 2)):
+            items = [Item((Video(source, Clip(frames=0)),))]
+            async with loader.flowing(items, ["[0]"]) as pieces:
+                async for piece in pieces:
+                    held = loader.purse.taken - piece.size
+                    assert held == times * len(video)
+                    piece.free()
+            async with loader.loaded(items, ["[0]"]) as found:
+                pixels = sum(frame.rgb.nbytes for frame in film(found).frames)
+                assert loader.purse.taken == pixels + (times - 1) * len(video)
+        loader.close()
+
+    asyncio.run(scenario())
+
+
+def test_of_a_fetched_video_only_the_copy_is_kept() -> None:
+    video = films.make(frames=3, size=(64, 48)) + bytes(20_000_000)
+    uri = Url("data:video/mp4;base64," + base64.b64encode(video).decode())
+
+    async def scenario() -> None:
+        loader = Loader(Settings(port=1))
+        async with loader.flowing([Item((Video(uri, Clip(frames=0)),))], ["[0]"]) as pieces:
+            assert await anext(aiter(pieces))
+            assert tracemalloc.get_traced_memory()[0] < len(video) // 2
+        loader.close()
+
+    tracemalloc.start()
+    try:
+        asyncio.run(scenario())
+    finally:
+        tracemalloc.stop()
 
 
 def listed(folder: Path, *entries: dict[str, object], video: str | None = None) -> Item:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from tempfile import TemporaryFile
 
 import pytest
 from av.video.reformatter import VideoReformatter
@@ -14,7 +14,6 @@ from omnivec.media import projection, tape
 from omnivec.media.messages import Open
 from omnivec.media.projection import plan, project, upright
 from omnivec.media.tape import Tape
-from omnivec.media.video import _memory
 
 VIDEO = films.make(frames=60)  # a key every twelve
 SPARSE = (3, 13, 22, 30, 41, 59)
@@ -22,14 +21,13 @@ SPARSE = (3, 13, 22, 30, 41, 59)
 
 @contextmanager
 def opened(video: bytes, format_: str = "mov", threads: int = 4) -> Iterator[Tape]:
-    descriptor = _memory(video)
-    try:
+    with TemporaryFile() as file:
+        file.write(video)
+        file.flush()
         wishes = Open(format_, 8192, 10**8, 10**6, 3 << 30, 60, threads)
-        with closing(Tape(descriptor, wishes)) as found:
+        with closing(Tape(file.fileno(), wishes)) as found:
             found.threads = threads  # however many processors there are
             yield found
-    finally:
-        os.close(descriptor)
 
 
 def shown(one: Tape, indexes: tuple[int, ...]) -> list[tuple[int, str]]:

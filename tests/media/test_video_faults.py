@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +245,21 @@ def test_a_video_that_is_given_up_costs_its_process() -> None:
     run(scenario)
 
 
+def test_a_caller_that_leaves_while_its_video_is_copied_leaves_nothing() -> None:
+    """As the fixture sees."""
+    large = VIDEO + bytes(50_000_000)
+
+    async def scenario(decoders: Decoders) -> None:
+        for _ in range(5):
+            task = asyncio.ensure_future(decoders.decode(large, Clip(frames=1)))
+            await asyncio.sleep(0.002)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run(scenario)
+
+
 def test_videos_share_as_many_processes_as_there_may_be() -> None:
     async def all_of_it() -> int:
         async with Decoders(most=2) as decoders:
@@ -253,6 +268,39 @@ def test_videos_share_as_many_processes_as_there_may_be() -> None:
             return len(decoders._idle)
 
     assert asyncio.run(all_of_it()) == 2
+
+
+def test_videos_whose_callers_are_slow_are_in_nobodys_way() -> None:
+    async def scenario() -> None:
+        async with Decoders(most=4) as decoders, AsyncExitStack() as slow:
+            held = [decoders.stream(VIDEO, Clip(frames=0)) for _ in range(3)]
+            for shots in held:
+                await slow.enter_async_context(aclosing(shots))
+                assert (await anext(shots)).index == 0
+            film = await asyncio.wait_for(decoders.decode(CANARY, Clip(frames=0)), 60)
+            assert len(film.frames) == 10
+            for shots in held:
+                assert [shot.index async for shot in shots] == list(range(1, 60))
+            assert len(decoders._idle) == 2  # what was more is not kept
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    asyncio.run(scenario())
+
+
+def test_there_are_no_more_processes_than_there_may_be() -> None:
+    async def scenario() -> None:
+        async with Decoders(most=2) as decoders, AsyncExitStack() as slow:
+            for shots in [decoders.stream(VIDEO, Clip(frames=0)) for _ in range(2)]:
+                await slow.enter_async_context(aclosing(shots))
+                assert (await anext(shots)).index == 0
+            queued = asyncio.ensure_future(decoders.decode(CANARY, Clip(frames=0)))
+            await asyncio.sleep(0.3)  # long enough to begin
+            assert (queued.done(), len(decoders._busy)) == (False, 2)
+            await slow.aclose()
+            assert len((await queued).frames) == 10
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    asyncio.run(scenario())
 
 
 def test_closing_ends_what_is_at_work() -> None:
@@ -355,5 +403,6 @@ def test_the_process_sees_nothing_of_the_environment_and_may_write_no_file(
         limits = (folder / "limits").read_text()
         assert "Max file size             0 " in limits
         assert "Max core file size        0 " in limits
+        assert (folder / "oom_score_adj").read_text() == "1000\n"  # ends before the server does
 
     run(scenario)

@@ -93,7 +93,7 @@ def test_a_boundary_has_several_spellings(header: str) -> None:
     ],
 )
 def test_a_disposition(head: str, name: str, is_file: bool) -> None:
-    body = f"--x\r\ncontent-disposition: {head}\r\n\r\n1\r\n--x--".encode()
+    body = f"--x\r\ncontent-disposition: {head}\r\n\r\nBM\r\n--x--".encode()
     (one,) = read(body, HEADER).form
     assert (one.name, isinstance(one.value, Upload)) == (name, is_file)
 
@@ -103,6 +103,28 @@ def test_media_are_files_without_a_name_of_their_own(kind: str) -> None:
     (one,) = read(part("a", MP4, "", f"Content-Type: {kind}") + END, HEADER).form
     assert isinstance(one.value, Upload)
     assert one.value.medium == "video"
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "Text/Plain; charset=utf-8", "text/markdown"])
+@pytest.mark.parametrize("name", ["input", "inputs[]", "text"])
+def test_a_file_of_words_is_a_text_in_a_field_of_texts(kind: str, name: str) -> None:
+    body = part(name, b"BM25 \xc3\xa4", '; filename="a.txt"', f"Content-Type: {kind}")
+    assert told(read(body + END, HEADER)) == [(name.removesuffix("[]"), "BM25 ä")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "content"),
+    [
+        ("file", "text/plain", b"hello"),
+        ("input", "application/octet-stream", b"hello"),
+        ("file", "application/pdf", b"%PDF-1.7"),
+        ("file", "video/mp4", b"hello"),
+        ("file", "", b""),
+    ],
+)
+def test_a_file_that_is_neither_picture_nor_video(name: str, kind: str, content: bytes) -> None:
+    body = part(name, content, '; filename="a"', f"Content-Type: {kind}")
+    assert "must be a picture or a video" in refused(body + END).message
 
 
 def test_a_part_is_found_wherever_a_step_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+TEXTS = ("input", "inputs", "text")
+"""The fields whose texts are inputs."""
+
 
 class Upload(msgspec.Struct, frozen=True):
     """A file of a form; its own bytes say which medium it is. `url` stands for it in a body,

@@ -12,9 +12,7 @@ from typing import Any
 import msgspec
 
 from omnivec.core.errors import BadRequest
-from omnivec.core.form import Form, Upload
-
-_TEXTS = ("input", "inputs", "text")
+from omnivec.core.form import TEXTS, Form, Upload
 
 
 def openai(form: Form) -> Mapping[str, Any]:
@@ -23,7 +21,7 @@ def openai(form: Form) -> Mapping[str, Any]:
     for field in form:
         if isinstance(field.value, Upload):
             items.append({field.value.medium: field.value.url})
-        elif field.name in _TEXTS:
+        elif field.name in TEXTS:
             items.append(field.value)
     return _others(form) | {"input": items}
 
@@ -36,7 +34,7 @@ def synesis(form: Form) -> Mapping[str, Any]:
     items: list[dict[str, str]] = []
     for field in form:
         if not isinstance(field.value, Upload):
-            if field.name in _TEXTS:
+            if field.name in TEXTS:
                 items.append({"text": field.value, **told})
         elif field.value.medium == "video":
             raise BadRequest("A file here must be an image.", param="inputs")
@@ -55,7 +53,7 @@ def intel(form: Form) -> Mapping[str, Any]:
     `segment_config` are fields, or it is one that has them as JSON. Raises BadRequest."""
     others = _others(form)
     files = [field.value for field in form if isinstance(field.value, Upload)]
-    texts = [field.value for field in form if isinstance(field.value, str) and field.name in _TEXTS]
+    texts = [field.value for field in form if isinstance(field.value, str) and field.name in TEXTS]
     if bool(files) == bool(texts):
         raise BadRequest("A form must have files or texts, and not both.", param="input")
     config = _config(form, others)
@@ -93,5 +91,5 @@ def _others(form: Form) -> dict[str, Any]:
     return {
         field.name: field.value
         for field in form
-        if isinstance(field.value, str) and field.name not in _TEXTS
+        if isinstance(field.value, str) and field.name not in TEXTS
     }

@@ -103,6 +103,8 @@ def read_items(
 ) -> Iterator[tuple[int, list[Any]]]:
     """The first `most` items of a long array of that type, some at a time, each time with the
     number of the first. Raises BadRequest with the item's path, as `told` words it."""
+    if outline.view(name)[-1] != ord("]"):  # it would be cut off unread
+        raise invalid()
     alone = outline.count(name) == 1
     for group in outline.groups(name, most):
         try:
@@ -115,9 +117,15 @@ def read_items(
 
 
 def _group(text: bytes, shape: Any, name: str, *, strict: bool) -> list[Any]:
-    if len(text) > BLOCK and text[1:-1].strip()[:1] == b'"' and shape != list[msgspec.Raw]:
+    if len(text) > BLOCK and text[1:-1].strip()[:1] == b'"' and _holds_texts(shape):
         return [read_field(text[1:-1].strip(), str, name)]
     return decoded(text, shape, name, strict=strict)
+
+
+def _holds_texts(shape: Any) -> bool:
+    """Whether an item of such an array may be a text; where not, a decoder refuses it at once."""
+    lists = [kind for kind in _members(shape) if get_origin(kind) is list]
+    return any({str, Any} & set(_members(get_args(kind)[0])) for kind in lists)
 
 
 def _moved(fault: BadRequest, name: str, first: int) -> BadRequest:

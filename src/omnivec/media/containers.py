@@ -1,5 +1,6 @@
-"""Which container a video's first bytes announce. FFmpeg is never left to guess: playlists, SDP
-and their like, which make it open other things, are not on the list, and neither are pictures.
+"""What a file's first bytes announce: a video's container, or a picture. FFmpeg is never left to
+guess: playlists, SDP and their like, which make it open other things, are not on the list, and
+neither are pictures.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ _PICTURES = {
     b"crx ",
     b"jxl ",
 }
+_SIGNATURES = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM"),
+    *(b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+"),  # TIFF, as Pillow has it
+)
 _PACKETS = ((0, 188), (4, 192))  # of a transport stream: where the first one is, and their length
 
 
@@ -36,3 +41,8 @@ def container(head: bytes) -> str | None:
     if any(head[at : at + 2 * size + 1 : size] == b"GGG" for at, size in _PACKETS):
         return "mpegts"
     return None
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file that begins with `head` claims to be of a format of media/images.py."""
+    return head.startswith(_SIGNATURES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")

@@ -1,8 +1,8 @@
 """The program that decodes videos in a process of its own: `python -m omnivec.media.decoder`.
 
 Its standard input is one end of a Unix socket; messages.py has what is said over it. It may be
-killed at any time, and ends by itself when the other end is closed. It opens no file, writes
-none, and where the system allows it there is no network.
+killed at any time, and ends by itself when the other end is closed. No video opens a file, writes
+one, or where the system allows it reaches a network.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import av.logging
 import msgspec
@@ -133,6 +135,8 @@ def _confine(parent: int) -> None:
         resource.setrlimit(limit, (most, most))
     if sys.platform != "linux":
         return
+    with suppress(OSError):  # where memory ends, this ends before the server does
+        Path("/proc/self/oom_score_adj").write_text("1000")
     system = ctypes.CDLL(None)
     system.unshare(_NEW_USER_AND_NETWORK)
     system.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeAlias, TypeVar
 
 from omnivec.core.errors import AbsentFile, BadRequest, Fault, TooLarge
 from omnivec.core.nouns import (
@@ -41,6 +41,7 @@ from omnivec.media.fetch import Fetcher, Refused
 from omnivec.media.files import Forbidden, Roots
 from omnivec.media.image_decoder import Decoder, Undecodable
 from omnivec.media.manifest import Listing
+from omnivec.media.memory import filled
 from omnivec.media.pieces import Give, Piece, in_turn, kept, moving, put, replaced, spread
 from omnivec.media.showing import Shot
 from omnivec.media.video import Decoders
@@ -218,10 +219,13 @@ class Loader:
     async def _shots(self, source: Source, clip: Clip, share: Share) -> AsyncGenerator[Shot, None]:
         fetched = await self._fetched(source, VIDEO, share)
         if not isinstance(fetched, File):
-            data = await self._aside(self._content, fetched, "video/", VIDEO, share.budget)
-            async with aclosing(self._taken(data, clip, share)) as shots:
-                async for shot in shots:
-                    yield shot
+            copy = filled(partial(self._copy, fetched, share.budget), self._threads)
+            del fetched  # else it would be there twice until the last frame
+            async with copy as descriptor:
+                async with aclosing(self._taken(descriptor, clip, share)) as shots:
+                    async for shot in shots:
+                        yield shot
+                share.budget.give(os.fstat(descriptor).st_size)
             return
         with await self._aside(self._roots.open, fetched.path, LONG_VIDEO) as file:
             try:
@@ -231,10 +235,16 @@ class Loader:
             except BadRequest as fault:  # what is there and is no video might as well not be
                 raise (Forbidden if fault.message == NO_VIDEO else fault) from None
 
-    async def _taken(
-        self, data: bytes | int, clip: Clip, share: Share
-    ) -> AsyncGenerator[Shot, None]:
-        async with aclosing(self._decoders.stream(data, clip)) as shots:
+    def _copy(self, source: Source | bytes, budget: Budget, file: BinaryIO) -> None:
+        """On a thread. Raises Malformed."""
+        data = self._content(source, "video/", VIDEO, budget)
+        budget.take(len(data))
+        file.write(data)
+        if not isinstance(source, Blob):  # which is a part of the request, and stays
+            budget.give(len(data))
+
+    async def _taken(self, descriptor: int, clip: Clip, share: Share) -> AsyncGenerator[Shot, None]:
+        async with aclosing(self._decoders.stream(descriptor, clip)) as shots:
             async for shot in shots:
                 share.budget.take(shot.pixels.rgb.nbytes)
                 yield shot

@@ -3,42 +3,54 @@
     async with Decoders() as decoders:
         film = await decoders.decode(data, Clip(frames=8))
 
-Processes are started when a video needs one, are kept for the next, and are replaced when they
-crash, hang or are given up half-way; other videos do not notice. Needs the extra `video`.
+Processes are started when a video needs one, a few are kept for the next, and they are
+replaced when they crash, hang or are given up half-way; other videos do not notice. Needs the
+extra `video`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
+from omnivec.core import machine
 from omnivec.core.errors import BadRequest, Loading, Unsupported
 from omnivec.core.nouns import Clip, Film
 from omnivec.media.child import UNREADABLE, Child
 from omnivec.media.containers import HEAD, container
 from omnivec.media.frames import check
+from omnivec.media.memory import filled
 from omnivec.media.showing import Ceilings, Shot, Showing
 
 INSTALL = "pip install 'omnivec[video]'"
 
 
+MOST = 8
+
+
 class Decoders:
-    """At most `most` processes. A source is a video's bytes, or the descriptor of a regular file
-    that stays the caller's.
+    """At most `most` processes, by default as the machine has memory for what they may take.
+    `reading` of them are waited for at a time: a video whose caller is slow keeps its process,
+    and is in nobody's way. A source is a video's bytes, or the descriptor of a regular file that
+    stays the caller's.
 
     Raises BadRequest for a video or a clip that cannot be read, TooLarge for one beyond the
     ceilings, ModelFailed when the process ended over it, Unsupported without the extra.
     """
 
-    def __init__(self, most: int = 2, ceilings: Ceilings | None = None) -> None:
-        self._slots = asyncio.Semaphore(most)
+    def __init__(
+        self, most: int | None = None, ceilings: Ceilings | None = None, reading: int = 2
+    ) -> None:
         self._ceilings = ceilings or Ceilings()
+        room = machine.installed() // self._ceilings.memory
+        self._open = asyncio.Semaphore(most or min(MOST, max(2 * reading, room)))
+        self._turns = asyncio.Semaphore(reading)
+        self._kept = reading
         self._idle: list[Child] = []
         self._busy: list[Child] = []
         self._closed = False
@@ -57,12 +69,16 @@ class Decoders:
         format_ = container(source[:HEAD] if isinstance(source, bytes) else _head(source))
         if format_ is None:
             raise BadRequest(UNREADABLE)
-        async with self._slots, _descriptor(source) as descriptor:
+        async with self._open, _descriptor(source) as descriptor:
             with self._child() as child:
                 shots = Showing(child, clip, self._ceilings).shots(format_, descriptor)
                 async with aclosing(shots):
-                    async for shot in shots:
+                    while (shot := await self._next(shots)) is not None:
                         yield shot
+
+    async def _next(self, shots: AsyncIterator[Shot]) -> Shot | None:
+        async with self._turns:
+            return await anext(shots, None)
 
     def close(self) -> None:
         """Ends all processes, those at work too, and waits until they are gone. What is asked
@@ -95,7 +111,7 @@ class Decoders:
             yield child
         finally:
             self._busy.remove(child)
-            if child.idle and child.alive:
+            if child.idle and child.alive and len(self._idle) < self._kept:
                 self._idle.append(child)
             else:
                 _end(child)
@@ -125,25 +141,7 @@ def _head(descriptor: int) -> bytes:
         raise BadRequest(UNREADABLE) from None
 
 
-@asynccontextmanager
-async def _descriptor(source: bytes | int) -> AsyncIterator[int]:
-    """Of memory that looks like a file, where there is such a thing."""
+def _descriptor(source: bytes | int) -> AbstractAsyncContextManager[int]:
     if isinstance(source, int):
-        yield source
-        return
-    descriptor = await asyncio.to_thread(_memory, source)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _memory(data: bytes) -> int:
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("video")
-    else:  # a file without a name
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    with os.fdopen(descriptor, "wb", closefd=False) as file:
-        file.write(data)
-    return descriptor
+        return nullcontext(source)
+    return filled(lambda file: file.write(source))

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 from omnivec.core.errors import BadRequest, TooLarge, WrongType
-from omnivec.core.form import Field, Form, Upload
+from omnivec.core.form import TEXTS, Field, Form, Upload
 from omnivec.core.nouns import Blob, Call, Encode, Image, Item, Part, Task, Url, Video
 from omnivec.core.outline import BLOCK
-from omnivec.media.containers import HEAD, container
+from omnivec.media.containers import HEAD, container, is_picture
 from omnivec.server.aside import LARGE_BODY, Aside
 
 if TYPE_CHECKING:
@@ -36,6 +36,19 @@ _BOUNDARY = re.compile(
 )
 _PARAMETER = re.compile(r';\s*([\w*.-]{1,40})=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
 _PLAIN = ("", "7bit", "8bit", "binary")
+
+NEITHER = (
+    "A file of a form must be a picture or a video; one of words (`Content-Type: text/plain`) is "
+    f"read in the fields {', '.join(f'`{name}`' for name in TEXTS)}."
+)
+
+
+class Head(NamedTuple):
+    """What is said of a part; `kind` is its Content-Type, in small letters."""
+
+    name: str
+    kind: str
+    is_file: bool
 
 
 class Posted(NamedTuple):
@@ -100,34 +113,43 @@ def read(body: bytes, header: str) -> Posted:
     fields: list[Field] = []
     files: dict[str, bytes] = {}
     letters = 0
-    for name, is_file, content in _parts(body, b"\r\n--" + _boundary(header)):
+    strange = False
+    for part, content in _parts(body, b"\r\n--" + _boundary(header)):
+        name = part.name
         if len(fields) == MOST_PARTS:
             raise TooLarge(f"A form may have {MOST_PARTS} fields.")
-        if is_file:
+        if part.is_file:
+            medium = _medium(part.kind, content[:HEAD])
+            strange |= medium is None
             url = f"data:upload;{token},{len(files)}"
             files[url] = content
-            fields.append(Field(name, Upload(_medium(content), url)))
+            fields.append(Field(name, Upload(medium or "image", url)))
             continue
         letters += len(content)
         if letters > MOST_TEXT:
             raise TooLarge(f"The fields of a form that are no files may have {MOST_TEXT} bytes.")
         fields.append(Field(name, _text(content)))
+    if strange:
+        raise BadRequest(NEITHER)
     return Posted(tuple(fields), files)
 
 
-def _medium(content: bytes) -> Literal["image", "video"]:
-    return "image" if container(content[:HEAD]) is None else "video"
+def _medium(kind: str, head: bytes) -> Literal["image", "video"] | None:
+    """By a file's bytes; one that is sent as a picture and is none is the loader's to refuse."""
+    if container(head) is not None:
+        return "video"
+    return "image" if is_picture(head) or kind.startswith("image/") else None
 
 
-def _parts(body: bytes, delimiter: bytes) -> Iterator[tuple[str, bool, bytes]]:
-    """Each part's name, whether it is a file, and its content."""
+def _parts(body: bytes, delimiter: bytes) -> Iterator[tuple[Head, bytes]]:
+    """Each part and its content."""
     at = len(delimiter) - 2
     if not body.startswith(delimiter[2:]):
         raise _malformed()
     while body[at : at + 2] != b"--":
-        name, is_file, start = _head(body, at)
+        part, start = _head(body, at)
         end = _find(body, delimiter, start)
-        yield name, is_file, body[start:end]
+        yield part, body[start:end]
         at = end + len(delimiter)
     if body[at + 2 : at + 5] not in (b"", b"\r\n"):
         raise _malformed()
@@ -152,8 +174,8 @@ def _find(body: bytes, delimiter: bytes, at: int) -> int:
     raise _malformed()
 
 
-def _head(body: bytes, at: int) -> tuple[str, bool, int]:
-    """A part's name, whether it is a file, and where its content begins."""
+def _head(body: bytes, at: int) -> tuple[Head, int]:
+    """What a part's headers say, and where its content begins."""
     end = body.find(b"\r\n\r\n", at, at + MOST_HEAD + 4)
     if body[at : at + 2] != b"\r\n" or end < 0:
         raise _malformed()
@@ -170,7 +192,9 @@ def _head(body: bytes, at: int) -> tuple[str, bool, int]:
     if told.get("content-transfer-encoding", "").lower() not in _PLAIN:
         raise BadRequest("The fields of a form are read as they are, without an encoding.")
     media = kind.startswith(("image/", "video/", "application/octet-stream"))
-    return name, media or "filename" in given or "filename*" in given, end + 4
+    is_file = media or "filename" in given or "filename*" in given
+    is_text = kind.startswith("text/") and name in TEXTS  # a file of words, as an input
+    return Head(name, kind, is_file and not is_text), end + 4
 
 
 def _text(content: bytes) -> str:
