@@ -10,7 +10,7 @@ import numpy as np
 from omnivec.core import heads, machine
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.steps import Normalize, Vocabulary
-from omnivec.runtimes._onnx import parts, signature
+from omnivec.runtimes._onnx import signature
 from omnivec.runtimes._onnx.session import INPUTS, Limits, Use
 from omnivec.runtimes._steps import Steps, spell
 
@@ -42,11 +42,11 @@ TOKENS, ROWS = 3, 2  # axes of what there is for each token, and for each row
 
 def find(checkpoint: Checkpoint, dtype: str) -> tuple[Path, str] | None:
     """The file to run and what it computes in: the one of that dtype, whole floats for "auto" and
-    whatever there are no files in. Where the checkpoint holds nothing that a graph could be made
-    of, any that there is."""
+    whatever there are no files in. Where the checkpoint holds no weights, which some runtime would
+    compute in whole floats, any that there is."""
     wanted = dtype if dtype in FILES else WHOLE
-    others = () if dtype == "int8" or makes(checkpoint) else FILES
-    for kind in (wanted, *others):
+    others = () if dtype == "int8" else (WHOLE,) if _weighs(checkpoint) else FILES
+    for kind in dict.fromkeys((wanted, *others)):
         for folder in FOLDERS:
             for name in (*FILES[kind], *(_quantised() if kind == "int8" else ())):
                 if checkpoint.has(f"{folder}{name}.onnx"):
@@ -60,10 +60,8 @@ def size(file: Path) -> int:
     return sum(one.stat().st_size for one in beside if one.is_file())
 
 
-def makes(checkpoint: Checkpoint) -> bool:
-    """Whether a graph of our own can be made of its weights."""
-    if parts.reason(checkpoint.architecture, checkpoint.config) is not None:
-        return False
+def _weighs(checkpoint: Checkpoint) -> bool:
+    """Whether it has weights beside its ONNX files."""
     try:
         return bool(checkpoint.weights())
     except CheckpointError:

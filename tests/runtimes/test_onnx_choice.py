@@ -1,0 +1,80 @@
+"""Which of a folder's ONNX files is run, if any: files of one operation each, whose numbers do not
+matter."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from omnivec.core.checkpoint import Checkpoint, CheckpointError
+from omnivec.core.plugins import discover
+from omnivec.core.settings import Settings
+from omnivec.core.steps import Head, Pool
+from omnivec.engine.resident import Opener
+from omnivec.runtimes.onnx import PLUGIN
+
+MEAN = Head("pooled", (Pool(("mean",)),))
+WIDTH, WORDS = 32, 300
+
+
+def write(
+    folder: Path, file: str = "model", output: str = "last_hidden_state", **options: Any
+) -> None:
+    """A table of `width` numbers for each word. `told`: the output's axes as the file tells them,
+    None for nothing; `extra`: further inputs."""
+    width, extra = options.get("width", WIDTH), options.get("extra", ())
+    axes = options.get("told", ["B", "T", width])
+    table = np.random.default_rng(0).normal(size=(WORDS, width)).astype(np.float32)
+    node = helper.make_node("Gather", ["table", "input_ids"], [output])
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "T"])
+        for name in ("input_ids", "attention_mask", *extra)
+    ]
+    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, axes)
+    held = [numpy_helper.from_array(table, "table")]
+    graph = helper.make_graph([node], "words", inputs, [result], held)
+    opsets = [helper.make_opsetid("", 17)]
+    path = folder / f"onnx/{file}.onnx"
+    path.parent.mkdir(exist_ok=True)
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
+@pytest.fixture(name="folder")
+def make_folder(tiny, tmp_path):
+    """An architecture that no graph of our own is for, with its weights."""
+    return Path(shutil.copytree(tiny("deberta_v2"), tmp_path / "copy"))
+
+
+def opened(folder, dtype="auto", head=MEAN):
+    return PLUGIN.open(Checkpoint("tiny", folder), "encoder", head, "cpu", dtype)
+
+
+def reason(folder, head=MEAN, **options: Any):
+    return PLUGIN.can(Checkpoint("tiny", folder, **options), "encoder", head, "cpu")
+
+
+def batch():
+    ids = np.array([[2, 7, 9, 3], [2, 8, 3, 0]])
+    return {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)}
+
+
+@pytest.mark.parametrize("dtype", ["auto", "f32"])
+@pytest.mark.parametrize("file", ["model_quantized", "model_fp16"])
+def test_weights_of_full_precision_come_before_a_smaller_file(folder, file, dtype):
+    write(folder, file)
+    opener = Opener(discover("families"), discover("runtimes"), Settings(dtype=dtype))
+    assert opener.runtime(Checkpoint("tiny", folder), {"encoder": MEAN}).name == "torch"
+    (folder / "model.safetensors").unlink()
+    assert opener.runtime(Checkpoint("tiny", folder), {"encoder": MEAN}).name == "onnx"
+
+
+def test_a_whole_file_serves_where_a_smaller_one_was_asked_for(folder, caplog):
+    write(folder)
+    assert PLUGIN.describe(opened(folder, "f16")) == ("cpu", "f32")
+    assert "computes in f32, not in f16" in caplog.text
