@@ -78,3 +78,25 @@ def test_a_whole_file_serves_where_a_smaller_one_was_asked_for(folder, caplog):
     write(folder)
     assert PLUGIN.describe(opened(folder, "f16")) == ("cpu", "f32")
     assert "computes in f32, not in f16" in caplog.text
+
+
+def test_a_language_models_logits_are_no_hidden_states(folder):
+    write(folder, output="logits", width=WORDS)
+    assert "model.onnx gives logits" in reason(folder)
+    assert "model.onnx gives logits" in reason(folder, Head("tokens"))
+    write(folder, output="logits")  # as narrow as hidden states
+    assert "model.onnx gives logits" in reason(folder)
+
+
+def test_an_output_of_another_width_is_told(folder):
+    write(folder, width=WIDTH + 1)
+    assert "gives last_hidden_state of 33 numbers for each token, where" in reason(folder)
+
+
+@pytest.mark.parametrize("told", [None, ["B", "T", "H"]])
+def test_another_width_that_only_a_batch_shows_is_told_when_it_is_opened(folder, told):
+    write(folder, told=told)
+    assert opened(folder).run(batch())["output"].shape == (2, WIDTH)
+    write(folder, told=told, width=WIDTH + 1)
+    with pytest.raises(CheckpointError, match=r"its ONNX file and config\.json do not fit"):
+        opened(folder)

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.heads import named
 from omnivec.core.machine import cores
@@ -30,6 +32,8 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 HEADS = ({"pooled", "tokens"}, {"logits"}, {"words"})  # the kinds that one graph gives
 SCRATCH = 100_000_000  # bytes that batches need beside the weights
 ERRORS = 3  # the severity from which on ONNX Runtime writes to stderr
+
+FEW = dict.fromkeys(("input_ids", "attention_mask"), np.ones((1, 1), np.int64))
 
 log = logging.getLogger("omnivec.runtimes")
 
@@ -80,7 +84,9 @@ class OnnxRuntime:
                 "or install the CUDA libraries that it asks for above"
             )
         streams = cores() if place == "cpu" else 1
-        return OnnxSession(opened, use, streams, where=(place, computed), tensors=tensors)
+        session = OnnxSession(opened, use, streams, where=(place, computed), tensors=tensors)
+        _try(checkpoint.name, session, brought=file is not None)
+        return session
 
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
         """The weights: of a file twice, because it is packed while it is still there; of a graph of
@@ -113,7 +119,7 @@ def _flaw(checkpoint: Checkpoint, head: Head, dtype: str) -> str | None:
     found = shipped.find(checkpoint, dtype)
     if found is None:
         return "the model's files have no onnx/model.onnx; add that, or use --runtime auto"
-    flaw = shipped.obstacle(found[0], head)
+    flaw = shipped.obstacle(found[0], checkpoint, head)
     return flaw and f"the model's {found[0].name} {flaw}; use --runtime auto"
 
 
@@ -154,6 +160,18 @@ def _start(
         raise CheckpointError(
             f"{name}: ONNX Runtime refused the graph; the model's ONNX file is cut short, or not "
             "for this version of onnxruntime"
+        ) from error
+
+
+def _try(name: str, session: Session, *, brought: bool) -> None:
+    """One small batch. Raises CheckpointError."""
+    try:
+        session.run(FEW)
+    except Exception as error:  # ONNX Runtime's errors have no class in common
+        what = "its ONNX file" if brought else "its weights"
+        raise CheckpointError(
+            f"{name}: ONNX Runtime opened the graph and could not run it; {what} and config.json "
+            "do not fit each other"
         ) from error
 
 

@@ -12,7 +12,7 @@ from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.steps import Normalize, Vocabulary
 from omnivec.runtimes._onnx import signature
 from omnivec.runtimes._onnx.session import INPUTS, Limits, Use
-from omnivec.runtimes._steps import Steps, spell
+from omnivec.runtimes._steps import KINDS, Steps, spell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
 }
 HIDDEN = ("last_hidden_state", "token_embeddings")
 POOLED = "sentence_embedding"
+LOGITS = ("logits",)
 SIZES = ("hidden_size", "dim", "d_model")  # what config.json calls the width
 WHOLE_NUMBERS = (6, 7)  # int32 and int64, as onnx.TensorProto counts types
 TOKENS, ROWS = 3, 2  # axes of what there is for each token, and for each row
@@ -81,7 +82,7 @@ def _quantised() -> tuple[str, ...]:
 # ── what it takes and gives ──────────────────────────────────────────────────────────────
 
 
-def obstacle(file: Path, head: Head) -> str | None:
+def obstacle(file: Path, checkpoint: Checkpoint, head: Head) -> str | None:
     """Why a file cannot serve a head, or None; its weights are not read."""
     try:
         inputs, outputs = signature.read(file)
@@ -92,7 +93,13 @@ def obstacle(file: Path, head: Head) -> str | None:
             return f"wants the input {name!r}"
         if value.axes is not None and any(value.axes):
             return "takes batches of one size only"
-    return None if _result(outputs, head) else f"gives {', '.join(outputs) or 'nothing'}"
+    name = _result(outputs, head)
+    if name is None:
+        return f"gives {', '.join(outputs) or 'nothing'}"
+    width, told = _width(outputs[name]), _configured(checkpoint)
+    if head.kind in KINDS and name != POOLED and None not in (width, told) and width != told:
+        return f"gives {name} of {width} numbers for each token, where config.json says {told}"
+    return None
 
 
 def use(file: Path, checkpoint: Checkpoint, head: Head) -> Use:
@@ -108,35 +115,54 @@ def use(file: Path, checkpoint: Checkpoint, head: Head) -> Use:
         return Use(known, name, lambda found, arrays: spell(step, found, arrays))
     if name == POOLED:
         return Use(known, name, _Pooled(head).finish)
-    width = _width(checkpoint, outputs[name])
-    return Use(known, name, Steps(checkpoint, head, width).finish)
+    width = _width(outputs[name]) or _configured(checkpoint)
+    if width is None:
+        raise CheckpointError(
+            f"{checkpoint.name}: neither its ONNX file nor config.json tells how wide its hidden "
+            "states are; use --runtime torch"
+        )
+    return Use(known, name, _Hidden(Steps(checkpoint, head, width), width).finish)
 
 
 def _result(outputs: Mapping[str, Value], head: Head) -> str | None:
     """The output that a head is made of."""
     if head.kind in ("logits", "words"):
-        return _choose(outputs, ROWS if head.kind == "logits" else TOKENS, ("logits",))
+        return _choose(outputs, ROWS if head.kind == "logits" else TOKENS, LOGITS)
     pooled = POOLED if POOLED in outputs and head.kind == "pooled" and not head.also else None
     return _choose(outputs, TOKENS, HIDDEN) or pooled
 
 
 def _choose(outputs: Mapping[str, Value], axes: int, names: tuple[str, ...]) -> str | None:
     """The output of one of the names, or else the only one of so many axes."""
-    told = {name: value.axes for name, value in outputs.items() if name != POOLED}
+    others = {POOLED, *LOGITS} - {*names}
+    told = {name: value.axes for name, value in outputs.items() if name not in others}
     named = [name for name in names if name in told and len(told[name] or range(axes)) == axes]
     fits = [name for name, shape in told.items() if shape is not None and len(shape) == axes]
     return named[0] if named else fits[0] if len(fits) == 1 else None
 
 
-def _width(checkpoint: Checkpoint, value: Value) -> int:
-    told = [(value.axes or (None,))[-1], *(checkpoint.config.get(name) for name in SIZES)]
-    for one in told:
-        if isinstance(one, int):
-            return one
-    raise CheckpointError(
-        f"{checkpoint.name}: neither its ONNX file nor config.json tells how wide its hidden "
-        "states are; use --runtime torch"
-    )
+def _width(value: Value) -> int | None:
+    return value.axes[-1] if value.axes else None
+
+
+def _configured(checkpoint: Checkpoint) -> int | None:
+    """The width of hidden states, where config.json tells it."""
+    told = (checkpoint.config.get(name) for name in SIZES)
+    return next((one for one in told if isinstance(one, int)), None)
+
+
+class _Hidden:
+    """Hidden states of `width`, which the file need not have told beforehand."""
+
+    def __init__(self, steps: Steps, width: int) -> None:
+        self._steps = steps
+        self._width = width
+
+    def finish(self, found: Floats, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Raises ValueError for what are no hidden states."""
+        if found.shape != (*arrays["attention_mask"].shape, self._width):
+            raise ValueError(f"the file gives no hidden states of {self._width} numbers")
+        return self._steps.finish(found, arrays)
 
 
 class _Pooled:
