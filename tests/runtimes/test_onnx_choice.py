@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.plugins import discover
 from omnivec.core.settings import Settings
-from omnivec.core.steps import Head, Pool
+from omnivec.core.steps import Contrast, Head, Pool
 from omnivec.engine.resident import Opener
+from omnivec.runtimes._steps import Steps
 from omnivec.runtimes.onnx import PLUGIN
 
 MEAN = Head("pooled", (Pool(("mean",)),))
@@ -100,3 +101,14 @@ def test_another_width_that_only_a_batch_shows_is_told_when_it_is_opened(folder,
     write(folder, told=told, width=WIDTH + 1)
     with pytest.raises(CheckpointError, match=r"its ONNX file and config\.json do not fit"):
         opened(folder)
+
+
+def test_scores_of_two_words_are_refused_before_and_when_it_is_opened(folder):
+    """A causal reranker's, whose output embeddings no file gives."""
+    write(folder)
+    head = Head("pooled", (Pool(("last",)), Contrast(5, 6)))
+    assert "two words' logits" in reason(folder, head)
+    with pytest.raises(CheckpointError, match="two words' logits"):
+        opened(folder, head=head)
+    with pytest.raises(CheckpointError, match="openvino, or torch"):
+        Steps(Checkpoint("tiny", folder), head, WIDTH)

@@ -17,6 +17,7 @@ from omnivec.core.heads import named
 from omnivec.core.machine import cores
 from omnivec.runtimes._onnx import parts, shipped
 from omnivec.runtimes._onnx.session import OnnxSession
+from omnivec.runtimes._steps import computes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,6 +49,8 @@ class OnnxRuntime:
             return "the onnx runtime has no layers that an adapter could change"
         if not any({one.kind for one in named(head).values()} <= kinds for kinds in HEADS):
             return f"the onnx runtime has no heads of kind {head.kind!r}"
+        if not all(map(computes, named(head).values())):
+            return "the onnx runtime has no scores that are read from two words' logits"
         if find_spec("onnxruntime") is None:
             return f"needs onnxruntime: {INSTALL}"
         flaw, own = _flaw(checkpoint, head, "auto"), _own(checkpoint)
