@@ -139,7 +139,5 @@ def _linear(
 
 
 def _norm(weights: Weights, key: str, plan: Plan, name: str) -> dict[str, Array]:
-    return {
-        f"{name}/gamma": weights.take(f"{key}.weight", plan.width),
-        f"{name}/beta": weights.take(f"{key}.bias", plan.width),
-    }
+    scale, shift = weights.norm(key, plan.width)
+    return {f"{name}/gamma": scale, f"{name}/beta": shift}

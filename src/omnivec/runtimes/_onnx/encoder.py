@@ -92,11 +92,7 @@ class Encoder:
 
     def norm(self, x: Node, key: str, *, of: Weights | None = None) -> Node:
         """Over the last axis, with `key`.weight and `key`.bias (`gamma`, `beta` in old files)."""
-        weights = of or self.weights
-        names = ("gamma", "beta") if f"{key}.gamma" in weights else ("weight", "bias")
-        scale, shift = (
-            self.graph.tensor(weights.take(f"{key}.{name}", self.width)) for name in names
-        )
+        scale, shift = map(self.graph.tensor, (of or self.weights).norm(key, self.width))
         return self.graph.add("LayerNormalization", x, scale, shift, epsilon=self._epsilon)
 
     def activate(self, x: Node, name: str) -> Node:
