@@ -36,3 +36,22 @@ def test_norms_may_have_their_old_names(tiny, tmp_path):
     save_file(renamed, folder / "model.safetensors")
     got = opened(folder).run(arrays)["output"]
     np.testing.assert_array_equal(got, opened(tiny("bert")).run(arrays)["output"])
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_rows_that_hold_the_paddings_token_are_refused_where_no_place_counts_for_it(tiny, padding):
+    """RoBERTa gives it and what follows other places than CTranslate2 would."""
+    import torch
+    import transformers
+
+    folder = tiny("roberta", config={"pad_token_id": padding})
+    session, arrays = opened(folder), batch([5, 9, padding, 11, 2])
+    with pytest.raises(ValueError, match="as padding only"):
+        session.run(arrays)
+    arrays["attention_mask"][:, 2:] = 0
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        told = {name: torch.from_numpy(array[:, :2]) for name, array in arrays.items()}
+        expected = model(**told).last_hidden_state[:, 0].numpy()
+    np.testing.assert_allclose(session.run(arrays)["output"], expected, atol=1e-5, rtol=0)
+    assert opened(tiny("bert")).run(batch([5, 9, padding, 11, 2]))["output"].shape == (1, 32)
