@@ -18,7 +18,7 @@ from omnivec.core.settings import Settings
 from omnivec.core.steps import Contrast, Head, Pool
 from omnivec.engine.resident import Opener
 from omnivec.runtimes._steps import Steps
-from omnivec.runtimes.onnx import PLUGIN
+from omnivec.runtimes.onnx import PLUGIN, _source
 
 MEAN = Head("pooled", (Pool(("mean",)),))
 WIDTH, WORDS = 32, 300
@@ -112,3 +112,26 @@ def test_scores_of_two_words_are_refused_before_and_when_it_is_opened(folder):
         opened(folder, head=head)
     with pytest.raises(CheckpointError, match="openvino, or torch"):
         Steps(Checkpoint("tiny", folder), head, WIDTH)
+
+
+def test_a_half_file_of_no_use_gives_way_to_the_whole_one(folder, caplog):
+    write(folder, "model_fp16", extra=("past",))
+    write(folder)
+    assert PLUGIN.describe(opened(folder, "f16")) == ("cpu", "f32")
+    assert "model_fp16.onnx wants the input 'past'" in caplog.text
+
+
+def test_files_of_no_use_where_there_is_no_graph_of_our_own_are_told(folder):
+    checkpoint = Checkpoint("tiny", folder)
+    write(folder, "model_fp16", extra=("past",))
+    write(folder, extra=("past",))
+    with pytest.raises(CheckpointError, match=r"'deberta-v2'.*model\.onnx wants the input 'past'"):
+        _source(checkpoint, MEAN, "f16")
+
+
+def test_a_model_of_the_hub_is_told_how_its_onnx_files_are_fetched(folder):
+    assert reason(folder).endswith("add that, or use --runtime auto")
+    told = PLUGIN.can(Checkpoint("org/name", folder, revision="a1"), "encoder", MEAN, "cpu")
+    assert "`hf download org/name --local-dir DIR` and serve DIR" in told
+    told = PLUGIN.can(Checkpoint("alias", folder, revision="a1"), "encoder", MEAN, "cpu")
+    assert "`hf download ORG/NAME --local-dir DIR`" in told

@@ -121,23 +121,41 @@ def _flaw(checkpoint: Checkpoint, head: Head, dtype: str) -> str | None:
     """Why no ONNX file of the checkpoint can be run, or None."""
     found = shipped.find(checkpoint, dtype)
     if found is None:
-        return "the model's files have no onnx/model.onnx; add that, or use --runtime auto"
+        return f"the model's files have no onnx/model.onnx; {_remedy(checkpoint)}"
     flaw = shipped.obstacle(found[0], checkpoint, head)
     return flaw and f"the model's {found[0].name} {flaw}; use --runtime auto"
+
+
+def _remedy(checkpoint: Checkpoint) -> str:
+    """A snapshot of the hub never has one: it would be a second copy of most models' weights."""
+    if checkpoint.revision is None:
+        return "add that, or use --runtime auto"
+    source = checkpoint.name if "/" in checkpoint.name else "ORG/NAME"
+    return (
+        "ONNX files are not downloaded with a model: use --runtime auto, or run "
+        f"`hf download {source} --local-dir DIR` and serve DIR"
+    )
 
 
 def _source(checkpoint: Checkpoint, head: Head, dtype: str) -> tuple[Path | None, str]:
     """The file to run, None for a graph of our own, and what is computed in. Raises
     CheckpointError."""
-    found, flaw = shipped.find(checkpoint, dtype), _flaw(checkpoint, head, dtype)
-    if flaw and dtype == "int8":
-        raise CheckpointError(
-            f"{checkpoint.name}: has no quantised ONNX file to run (onnx/model_quantized.onnx); "
-            "use another --dtype, or --runtime openvino, which rounds by itself"
-        )
-    if flaw and found:
-        log.warning("%s: %s. A graph is made of its weights", checkpoint.name, flaw)
-    file, computed = (None, shipped.WHOLE) if flaw or found is None else found
+    file, computed, flaws = None, shipped.WHOLE, []
+    for wanted in dict.fromkeys((dtype, "auto")):
+        found, flaw = shipped.find(checkpoint, wanted), _flaw(checkpoint, head, wanted)
+        if found and not flaw:
+            file, computed = found
+            break
+        if dtype == "int8":
+            raise CheckpointError(
+                f"{checkpoint.name}: has no quantised ONNX file to run (onnx/model_quantized.onnx);"
+                " use another --dtype, or --runtime openvino, which rounds by itself"
+            )
+        flaws.append(flaw)
+    if file is None and (own := _own(checkpoint)):
+        raise CheckpointError(f"{checkpoint.name}: the onnx runtime {own}, and {flaws[-1]}")
+    for flaw in dict.fromkeys(flaws if found else ()):
+        log.warning("%s: %s", checkpoint.name, flaw)
     if dtype not in ("auto", computed):
         log.warning("%s: ONNX Runtime computes in %s, not in %s", checkpoint.name, computed, dtype)
     return file, computed
