@@ -3,6 +3,7 @@ matter."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from omnivec.core.settings import Settings
 from omnivec.core.steps import Contrast, Head, Pool
 from omnivec.engine.resident import Opener
 from omnivec.runtimes._steps import Steps
-from omnivec.runtimes.onnx import PLUGIN, _source
+from omnivec.runtimes.onnx import PLUGIN, _source, _start
 
 MEAN = Head("pooled", (Pool(("mean",)),))
 WIDTH, WORDS = 32, 300
@@ -135,3 +136,45 @@ def test_a_model_of_the_hub_is_told_how_its_onnx_files_are_fetched(folder):
     assert "`hf download org/name --local-dir DIR` and serve DIR" in told
     told = PLUGIN.can(Checkpoint("alias", folder, revision="a1"), "encoder", MEAN, "cpu")
     assert "`hf download ORG/NAME --local-dir DIR`" in told
+
+
+# ── graphs of our own, of a config.json that is wrong ────────────────────────────────────
+
+
+def changed(folder, to, **changes: Any):
+    shutil.copytree(folder, to)
+    config = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**config, **changes}))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_attention_heads", 3),
+        ("num_attention_heads", 0),
+        ("num_attention_heads", -4),
+        ("num_hidden_layers", 0),
+        ("num_hidden_layers", "2"),
+        ("layer_norm_eps", "small"),
+        ("layer_norm_eps", None),
+        ("layer_norm_eps", -5),
+        ("hidden_size", "32"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(tiny, tmp_path, key, value):
+    folder = changed(tiny("bert"), tmp_path / "wrong", **{key: value})
+    with pytest.raises(CheckpointError, match=rf"config\.json lacks or garbles '{key}'"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("value", [10**9, 60, None])
+def test_places_behind_the_last_are_told_when_it_is_opened(tiny, tmp_path, value):
+    folder = changed(tiny("roberta", positions=48), tmp_path / "wrong", pad_token_id=value)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        opened(folder)
+
+
+def test_a_graph_of_our_own_is_not_called_a_file(tiny):
+    with pytest.raises(CheckpointError, match=r"refused the graph; config\.json"):
+        _start("tiny", b"no graph", {"held": np.zeros(1, np.float32)}, ["CPUExecutionProvider"])

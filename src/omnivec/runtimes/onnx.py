@@ -178,10 +178,13 @@ def _start(
     try:
         return onnxruntime.InferenceSession(model, options, providers=list(providers))
     except Exception as error:  # its errors have no class in common
-        raise CheckpointError(
-            f"{name}: ONNX Runtime refused the graph; the model's ONNX file is cut short, or not "
-            "for this version of onnxruntime"
-        ) from error
+        why = (
+            "config.json and the weights do not fit each other, or onnxruntime is of another "
+            "version than omnivec asks for"
+            if tensors
+            else "the model's ONNX file is cut short, or not for this version of onnxruntime"
+        )
+        raise CheckpointError(f"{name}: ONNX Runtime refused the graph; {why}") from error
 
 
 def _try(name: str, session: Session, *, brought: bool) -> None:
