@@ -18,6 +18,7 @@ from omnivec.core.plugins import discover
 from omnivec.core.settings import Settings
 from omnivec.core.steps import Contrast, Head, Pool
 from omnivec.engine.resident import Opener
+from omnivec.runtimes._onnx import signature
 from omnivec.runtimes._steps import Steps
 from omnivec.runtimes.onnx import PLUGIN, _source, _start
 
@@ -178,3 +179,35 @@ def test_places_behind_the_last_are_told_when_it_is_opened(tiny, tmp_path, value
 def test_a_graph_of_our_own_is_not_called_a_file(tiny):
     with pytest.raises(CheckpointError, match=r"refused the graph; config\.json"):
         _start("tiny", b"no graph", {"held": np.zeros(1, np.float32)}, ["CPUExecutionProvider"])
+
+
+# ── files that want to be read for ever ──────────────────────────────────────────────────
+
+
+def framed(number: int, content: bytes) -> bytes:
+    """A field of protobuf, of any length."""
+    size, length = len(content), b""
+    while size > 127:
+        size, length = size >> 7, length + bytes([size & 127 | 128])
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+
+
+@pytest.mark.parametrize("shape", ["one", "many"])
+def test_a_file_of_nothing_but_small_fields_is_given_up(folder, shape, monkeypatch):
+    monkeypatch.setattr(signature, "FIELDS", 1000)
+    empty = b"\x08\x00" * 1200
+    content = empty if shape == "one" else framed(5, empty[:600]) * 4
+    (folder / "onnx").mkdir()
+    (folder / "onnx/model.onnx").write_bytes(framed(7, content))
+    with pytest.raises(ValueError, match="more fields"):
+        signature.read(folder / "onnx/model.onnx")
+    assert "is cut short, or no ONNX file" in reason(folder)
+
+
+def test_a_file_is_read_once_until_it_changes(folder):
+    write(folder)
+    file = folder / "onnx/model.onnx"
+    first = signature.read(file)
+    assert signature.read(file) is first
+    write(folder, output="token_embeddings")
+    assert list(signature.read(file).outputs) == ["token_embeddings"]
