@@ -211,3 +211,20 @@ def test_a_file_is_read_once_until_it_changes(folder):
     assert signature.read(file) is first
     write(folder, output="token_embeddings")
     assert list(signature.read(file).outputs) == ["token_embeddings"]
+
+
+# ── files that pool by themselves ────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_a_file_that_pools_prompts_is_refused_where_they_are_left_out(
+    tiny, tmp_path, include_prompt
+):
+    made = tiny("deberta_v2", pooling=("mean",), include_prompt=include_prompt, normalize=False)
+    folder = Path(shutil.copytree(made, tmp_path / "copy"))
+    write(folder, output="sentence_embedding", told=["B", WIDTH])
+    checkpoint = Checkpoint("tiny", folder)
+    (head,) = discover("families")["encoder"].graphs(checkpoint).values()
+    told = PLUGIN.can(checkpoint, "encoder", head, "cpu")
+    assert (told is None) == include_prompt
+    assert include_prompt or "model.onnx gives sentence_embedding" in told

@@ -9,7 +9,7 @@ import numpy as np
 
 from omnivec.core import heads, machine
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.steps import Normalize, Vocabulary
+from omnivec.core.steps import Normalize, Pool, Vocabulary
 from omnivec.runtimes._onnx import signature
 from omnivec.runtimes._onnx.session import INPUTS, Limits, Use
 from omnivec.runtimes._steps import KINDS, Steps, spell
@@ -93,12 +93,12 @@ def obstacle(file: Path, checkpoint: Checkpoint, head: Head) -> str | None:
             return f"wants the input {name!r}"
         if value.axes is not None and any(value.axes):
             return "takes batches of one size only"
-    name = _result(outputs, head)
-    if name is None:
+    taken = _result(outputs, head)
+    if taken is None:
         return f"gives {', '.join(outputs) or 'nothing'}"
-    width, told = _width(outputs[name]), _configured(checkpoint)
-    if head.kind in KINDS and name != POOLED and None not in (width, told) and width != told:
-        return f"gives {name} of {width} numbers for each token, where config.json says {told}"
+    width, told = _width(outputs[taken]), _configured(checkpoint)
+    if head.kind in KINDS and taken != POOLED and None not in (width, told) and width != told:
+        return f"gives {taken} of {width} numbers for each token, where config.json says {told}"
     return None
 
 
@@ -128,8 +128,14 @@ def _result(outputs: Mapping[str, Value], head: Head) -> str | None:
     """The output that a head is made of."""
     if head.kind in ("logits", "words"):
         return _choose(outputs, ROWS if head.kind == "logits" else TOKENS, LOGITS)
-    pooled = POOLED if POOLED in outputs and head.kind == "pooled" and not head.also else None
+    pooled = POOLED if POOLED in outputs and _is_whole(head) else None
     return _choose(outputs, TOKENS, HIDDEN) or pooled
+
+
+def _is_whole(head: Head) -> bool:
+    """Whether vectors of whole rows, which a file has pooled, are all that it gives."""
+    partial = any(isinstance(step, Pool) and step.partial for step in head.steps)
+    return head.kind == "pooled" and not head.also and not partial
 
 
 def _choose(outputs: Mapping[str, Value], axes: int, names: tuple[str, ...]) -> str | None:
