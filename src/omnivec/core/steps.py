@@ -9,9 +9,13 @@ import msgspec
 
 
 class Pool(msgspec.Struct, frozen=True, tag=True):
-    """hidden [B, T, H] and mask [B, T] to [B, len(modes) * H]; formulas in core/heads.py."""
+    """hidden [B, T, H] and mask [B, T] to [B, len(modes) * H]; formulas in core/heads.py.
+
+    `partial`: of tokens that are attended to some may not be pooled, as `pool_mask` says.
+    """
 
     modes: tuple[Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"], ...]
+    partial: bool = False
 
 
 class Dense(msgspec.Struct, frozen=True, tag=True):

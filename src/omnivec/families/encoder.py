@@ -220,7 +220,8 @@ def read_chain(checkpoint: Checkpoint) -> Chain:
         )
     config = _config(checkpoint, listed[1])
     modes = _override(checkpoint) or _modes(checkpoint, config)
-    steps: list[Step] = [Pool(modes=modes)]
+    whole = bool(config.get("include_prompt", True))
+    steps: list[Step] = [Pool(modes=modes, partial=not whole)]
     dims = _pooled(checkpoint, config) * len(modes)
     for module in listed[2:]:
         step = _step(checkpoint, module)
@@ -230,7 +231,7 @@ def read_chain(checkpoint: Checkpoint) -> Chain:
             steps.append(step)
     if isinstance(steps[-1], Normalize):
         steps.pop()
-    return Chain(tuple(steps), dims, "+".join(modes), bool(config.get("include_prompt", True)))
+    return Chain(tuple(steps), dims, "+".join(modes), whole)
 
 
 def _say(module: Module) -> str:

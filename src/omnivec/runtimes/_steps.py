@@ -11,7 +11,7 @@ import numpy as np
 
 from omnivec.core import heads
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.steps import Dense, LayerNorm, Pool, Vocabulary
+from omnivec.core.steps import Contrast, Dense, LayerNorm, Pool, Vocabulary
 from omnivec.runtimes._weights import Weights
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ KINDS = ("pooled", "tokens")
 class Steps:
     """Those of a `head` of KINDS, over hidden states of `width`.
 
-    Raises CheckpointError for weights that are missing or of another width, and for an
-    activation that is not known.
+    Raises CheckpointError for weights that are missing or of another width, for an activation
+    that is not known, and for a Contrast.
     """
 
     def __init__(self, checkpoint: Checkpoint, head: Head, width: int) -> None:
@@ -50,6 +50,11 @@ class Steps:
         }
 
     def _open(self, checkpoint: Checkpoint, head: Head, width: int) -> None:
+        if not computes(head):
+            raise CheckpointError(
+                f"{checkpoint.name}: the words that its scores are made of are not among hidden "
+                "states; use --runtime openvino, or torch"
+            )
         for step in head.steps:
             if isinstance(step, Pool):
                 width *= len(step.modes)
@@ -74,6 +79,12 @@ class Steps:
             taken = {name: file.take(name, width) for name in ("norm.weight", "norm.bias")}
         self._weights[step.file] = taken
         return out
+
+
+def computes(head: Head) -> bool:
+    """Whether hidden states are all that a head of KINDS needs, where a Contrast needs the output
+    embeddings besides."""
+    return not any(isinstance(step, Contrast) for step in head.steps)
 
 
 def spell(step: Vocabulary, logits: Floats, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -64,6 +64,12 @@ class Weights:
             )
         return found
 
+    def norm(self, key: str, size: int, *, bias: bool = True) -> list[Floats]:
+        """A normalisation's scale and, with `bias`, its shift, [size] each: `key`.weight and
+        `key`.bias, which old files call gamma and beta."""
+        names = ("gamma", "beta") if f"{key}.gamma" in self else ("weight", "bias")
+        return [self.take(f"{key}.{name}", size) for name in names[: 1 + bias]]
+
     def outer(self) -> Self:
         """The same tensors without the prefix: where a classification head lies."""
         other = copy(self)

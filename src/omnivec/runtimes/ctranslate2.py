@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from omnivec.core.checkpoint import Checkpoint
-    from omnivec.core.nouns import Accelerator
+    from omnivec.core.nouns import Accelerator, Array
     from omnivec.core.seams import Session
     from omnivec.core.steps import Head
+    from omnivec.runtimes._ctranslate2.encoder import Limits
 
 INSTALL = "pip install 'omnivec[ctranslate2]'"
 # our dtypes by CTranslate2's names for what it computes in
 TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "int8": "int8_float32"}
 SCRATCH = 60_000_000  # bytes: the library, and what batches of all streams pass through it
-FEW = dict.fromkeys(("input_ids", "attention_mask"), np.ones((1, 1), np.int64))
 
 log = logging.getLogger("omnivec.runtimes")
 
@@ -71,7 +71,7 @@ class CTranslate2:
                     intra_threads=1,
                 )
             session = CTranslate2Session(encoder, made.limits, made.finish, streams, chosen)
-            session.run(FEW)
+            session.run(_few(made.limits))
         except OSError as error:
             raise CheckpointError(
                 f"{checkpoint.name}: {gettempdir()} takes no copy of the model for CTranslate2 "
@@ -100,6 +100,12 @@ class CTranslate2:
 
     def accelerators(self) -> Sequence[Accelerator]:
         return ()
+
+
+def _few(limits: Limits) -> dict[str, Array]:
+    """A batch of one token, which is no padding."""
+    token = int(limits.padding == 0)
+    return {"input_ids": np.array([[token]]), "attention_mask": np.ones((1, 1), np.int64)}
 
 
 def precision(dtype: str, supported: Collection[str], name: str) -> str:

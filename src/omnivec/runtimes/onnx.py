@@ -10,11 +10,14 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.heads import named
 from omnivec.core.machine import cores
 from omnivec.runtimes._onnx import parts, shipped
 from omnivec.runtimes._onnx.session import OnnxSession
+from omnivec.runtimes._steps import computes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +34,8 @@ HEADS = ({"pooled", "tokens"}, {"logits"}, {"words"})  # the kinds that one grap
 SCRATCH = 100_000_000  # bytes that batches need beside the weights
 ERRORS = 3  # the severity from which on ONNX Runtime writes to stderr
 
+FEW = dict.fromkeys(("input_ids", "attention_mask"), np.ones((1, 1), np.int64))
+
 log = logging.getLogger("omnivec.runtimes")
 
 
@@ -44,6 +49,8 @@ class OnnxRuntime:
             return "the onnx runtime has no layers that an adapter could change"
         if not any({one.kind for one in named(head).values()} <= kinds for kinds in HEADS):
             return f"the onnx runtime has no heads of kind {head.kind!r}"
+        if not all(map(computes, named(head).values())):
+            return "the onnx runtime has no scores that are read from two words' logits"
         if find_spec("onnxruntime") is None:
             return f"needs onnxruntime: {INSTALL}"
         flaw, own = _flaw(checkpoint, head, "auto"), _own(checkpoint)
@@ -80,7 +87,9 @@ class OnnxRuntime:
                 "or install the CUDA libraries that it asks for above"
             )
         streams = cores() if place == "cpu" else 1
-        return OnnxSession(opened, use, streams, where=(place, computed), tensors=tensors)
+        session = OnnxSession(opened, use, streams, where=(place, computed), tensors=tensors)
+        _try(checkpoint.name, session, brought=file is not None)
+        return session
 
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
         """The weights: of a file twice, because it is packed while it is still there; of a graph of
@@ -112,23 +121,41 @@ def _flaw(checkpoint: Checkpoint, head: Head, dtype: str) -> str | None:
     """Why no ONNX file of the checkpoint can be run, or None."""
     found = shipped.find(checkpoint, dtype)
     if found is None:
-        return "the model's files have no onnx/model.onnx; add that, or use --runtime auto"
-    flaw = shipped.obstacle(found[0], head)
+        return f"the model's files have no onnx/model.onnx; {_remedy(checkpoint)}"
+    flaw = shipped.obstacle(found[0], checkpoint, head)
     return flaw and f"the model's {found[0].name} {flaw}; use --runtime auto"
+
+
+def _remedy(checkpoint: Checkpoint) -> str:
+    """A snapshot of the hub never has one: it would be a second copy of most models' weights."""
+    if checkpoint.revision is None:
+        return "add that, or use --runtime auto"
+    source = checkpoint.name if "/" in checkpoint.name else "ORG/NAME"
+    return (
+        "ONNX files are not downloaded with a model: use --runtime auto, or run "
+        f"`hf download {source} --local-dir DIR` and serve DIR"
+    )
 
 
 def _source(checkpoint: Checkpoint, head: Head, dtype: str) -> tuple[Path | None, str]:
     """The file to run, None for a graph of our own, and what is computed in. Raises
     CheckpointError."""
-    found, flaw = shipped.find(checkpoint, dtype), _flaw(checkpoint, head, dtype)
-    if flaw and dtype == "int8":
-        raise CheckpointError(
-            f"{checkpoint.name}: has no quantised ONNX file to run (onnx/model_quantized.onnx); "
-            "use another --dtype, or --runtime openvino, which rounds by itself"
-        )
-    if flaw and found:
-        log.warning("%s: %s. A graph is made of its weights", checkpoint.name, flaw)
-    file, computed = (None, shipped.WHOLE) if flaw or found is None else found
+    file, computed, flaws = None, shipped.WHOLE, []
+    for wanted in dict.fromkeys((dtype, "auto")):
+        found, flaw = shipped.find(checkpoint, wanted), _flaw(checkpoint, head, wanted)
+        if found and not flaw:
+            file, computed = found
+            break
+        if dtype == "int8":
+            raise CheckpointError(
+                f"{checkpoint.name}: has no quantised ONNX file to run (onnx/model_quantized.onnx);"
+                " use another --dtype, or --runtime openvino, which rounds by itself"
+            )
+        flaws.append(flaw)
+    if file is None and (own := _own(checkpoint)):
+        raise CheckpointError(f"{checkpoint.name}: the onnx runtime {own}, and {flaws[-1]}")
+    for flaw in dict.fromkeys(flaws if found else ()):
+        log.warning("%s: %s", checkpoint.name, flaw)
     if dtype not in ("auto", computed):
         log.warning("%s: ONNX Runtime computes in %s, not in %s", checkpoint.name, computed, dtype)
     return file, computed
@@ -151,9 +178,24 @@ def _start(
     try:
         return onnxruntime.InferenceSession(model, options, providers=list(providers))
     except Exception as error:  # its errors have no class in common
+        why = (
+            "config.json and the weights do not fit each other, or onnxruntime is of another "
+            "version than omnivec asks for"
+            if tensors
+            else "the model's ONNX file is cut short, or not for this version of onnxruntime"
+        )
+        raise CheckpointError(f"{name}: ONNX Runtime refused the graph; {why}") from error
+
+
+def _try(name: str, session: Session, *, brought: bool) -> None:
+    """One small batch. Raises CheckpointError."""
+    try:
+        session.run(FEW)
+    except Exception as error:  # ONNX Runtime's errors have no class in common
+        what = "its ONNX file" if brought else "its weights"
         raise CheckpointError(
-            f"{name}: ONNX Runtime refused the graph; the model's ONNX file is cut short, or not "
-            "for this version of onnxruntime"
+            f"{name}: ONNX Runtime opened the graph and could not run it; {what} and config.json "
+            "do not fit each other"
         ) from error
 
 

@@ -30,11 +30,13 @@ SUM = 1  # of the embeddings that a token has, where another number would lay th
 
 class Limits(NamedTuple):
     """How many rows the tables have that tokens, their places and their segments choose in;
-    `segments` is 0 where there is no such table."""
+    `segments` is 0 where there is no such table. `padding` is the token that RoBERTa and its kin
+    count no place for, which CTranslate2 would: None where all count."""
 
     vocabulary: int
     positions: int
     segments: int
+    padding: int | None = None
 
 
 class Made(NamedTuple):
@@ -73,15 +75,16 @@ def build(checkpoint: Checkpoint, head: Head) -> Made:
             f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
             f"{checkpoint.architecture} model needs; download the model again"
         ) from error
-    return Made(variables, plan.epsilon, _limits(variables), steps.finish)
+    return Made(variables, plan.epsilon, _limits(plan, variables), steps.finish)
 
 
-def _limits(variables: Mapping[str, Array]) -> Limits:
+def _limits(plan: Plan, variables: Mapping[str, Array]) -> Limits:
     segments = variables.get("encoder/embeddings_1/weight")
     return Limits(
         len(variables["encoder/embeddings_0/weight"]),
         len(variables["encoder/position_encodings/encodings"]),
         0 if segments is None else len(segments),
+        plan.start - 1 if plan.start else None,
     )
 
 
@@ -139,7 +142,5 @@ def _linear(
 
 
 def _norm(weights: Weights, key: str, plan: Plan, name: str) -> dict[str, Array]:
-    return {
-        f"{name}/gamma": weights.take(f"{key}.weight", plan.width),
-        f"{name}/beta": weights.take(f"{key}.bias", plan.width),
-    }
+    scale, shift = weights.norm(key, plan.width)
+    return {f"{name}/gamma": scale, f"{name}/beta": shift}

@@ -92,6 +92,8 @@ def read(arrays: Mapping[str, Array], limits: Limits) -> Batch:
         raise ValueError(f"a row is longer than {limits.positions} tokens")
     cut = {name: array[:, :width] for name, array in arrays.items()}
     _check("a token id", cut["input_ids"], limits.vocabulary)
+    if (cut["attention_mask"].astype(bool) & (cut["input_ids"] == limits.padding)).any():
+        raise ValueError("the ctranslate2 runtime takes the padding's token as padding only")
     segments = cut.get("token_type_ids") if limits.segments else None
     if segments is not None:
         _check("a segment", segments, limits.segments)

@@ -42,14 +42,15 @@ class Encoded(NamedTuple):
 
 class Encoder:
     """One checkpoint's, in a `graph` whose inputs it makes: int64 [B, T] each. Raises
-    CheckpointError, or KeyError for a key that config.json lacks."""
+    CheckpointError, KeyError for a key that config.json lacks, ValueError and TypeError for what
+    is no number that it can have."""
 
     def __init__(
         self, graph: Graph, weights: Weights, config: Mapping[str, Any], kind: Kind
     ) -> None:
         self.graph = graph
         self.weights = weights
-        self.width = int(config[kind.size])
+        self.width = _count(config, kind.size)
         names = ("input_ids", "attention_mask", "token_type_ids")
         self._ids, mask, self._segments = (graph.input(name, "B", "T") for name in names)
         self._mask = graph.add("Cast", mask, to=INT32)
@@ -57,14 +58,16 @@ class Encoder:
         self._shape = graph.add("Concat", shape, graph.whole(self.width), axis=0)
         self._config = config
         self._kind = kind
-        self._heads = int(config[kind.heads])
-        self._epsilon = kind.epsilon or float(config.get("layer_norm_eps", 1e-12))
+        self._heads = _count(config, kind.heads)
+        if self.width % self._heads:
+            raise ValueError(repr(kind.heads))
+        self._epsilon = kind.epsilon or _epsilon(config)
 
     def encode(self) -> Encoded:
         encoded = self._embed()
         hidden = encoded.hidden
         bias = self._relative() if self._kind.relative else ""
-        for index in range(self._config[self._kind.layers]):
+        for index in range(_count(self._config, self._kind.layers)):
             hidden = self._layer(hidden, self._kind.layer.format(index), bias)
         return encoded._replace(hidden=hidden)
 
@@ -92,11 +95,7 @@ class Encoder:
 
     def norm(self, x: Node, key: str, *, of: Weights | None = None) -> Node:
         """Over the last axis, with `key`.weight and `key`.bias (`gamma`, `beta` in old files)."""
-        weights = of or self.weights
-        names = ("gamma", "beta") if f"{key}.gamma" in weights else ("weight", "bias")
-        scale, shift = (
-            self.graph.tensor(weights.take(f"{key}.{name}", self.width)) for name in names
-        )
+        scale, shift = map(self.graph.tensor, (of or self.weights).norm(key, self.width))
         return self.graph.add("LayerNormalization", x, scale, shift, epsilon=self._epsilon)
 
     def activate(self, x: Node, name: str) -> Node:
@@ -182,6 +181,22 @@ class Encoder:
         by_distance = np.ascontiguousarray(relative(self.weights, self._heads))
         bias = add("Gather", graph.constant(by_distance), rows_of, axis=1)
         return add("Unsqueeze", bias, graph.whole(0))
+
+
+def _count(config: Mapping[str, Any], key: str) -> int:
+    """Raises KeyError and ValueError."""
+    number = config[key]
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(repr(key))
+    return number
+
+
+def _epsilon(config: Mapping[str, Any]) -> float:
+    """Raises ValueError."""
+    number = config.get("layer_norm_eps", 1e-12)
+    if not isinstance(number, float | int) or number < 0:
+        raise ValueError("'layer_norm_eps'")
+    return float(number)
 
 
 def _counted(graph: Graph, ids: Node) -> Node:

@@ -39,7 +39,7 @@ def write(checkpoint: Checkpoint, head: Head) -> Written:
     """Raises CheckpointError."""
     try:
         return _write(checkpoint, head)
-    except (KeyError, TypeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint.name}: config.json lacks or garbles {error}, which a "
             f"{checkpoint.architecture} model needs; download the model again"

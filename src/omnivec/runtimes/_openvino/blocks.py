@@ -188,14 +188,9 @@ def layer_norm(
     x: Node, weights: Weights, key: str, size: int, epsilon: float, *, bias: bool = True
 ) -> Node:
     """Over the last axis, with `key`.weight and `key`.bias (`gamma`, `beta` in old files)."""
-    old = f"{key}.gamma" in weights
-    y = ops.mvn(x, shape(-1), True, epsilon, "inside_sqrt")
-    y = ops.multiply(y, constant(weights.take(f"{key}.{'gamma' if old else 'weight'}", size)))
-    return (
-        ops.add(y, constant(weights.take(f"{key}.{'beta' if old else 'bias'}", size)))
-        if bias
-        else y
-    )
+    scale, *shift = map(constant, weights.norm(key, size, bias=bias))
+    y = ops.multiply(ops.mvn(x, shape(-1), True, epsilon, "inside_sqrt"), scale)
+    return ops.add(y, *shift) if shift else y
 
 
 def rms_norm(
