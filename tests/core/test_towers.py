@@ -50,6 +50,28 @@ def test_what_is_said_wins_and_the_older_key_most() -> None:
     assert section(config, IMAGE) == section({"model_type": "clip"}, IMAGE)
 
 
+def test_the_language_model_within_is_told_what_the_whole_is() -> None:
+    from transformers import Qwen3VLConfig
+
+    config = {**Qwen3VLConfig().to_dict(), "tie_word_embeddings": True, "torch_dtype": "float16"}
+    told = section(config, TEXT)
+    assert told is not None
+    assert told["model_type"] == "qwen3_vl_text"
+    assert (told["tie_word_embeddings"], told["torch_dtype"]) == (True, "float16")
+    assert told["hidden_size"] == config["text_config"]["hidden_size"]
+    assert share(config, TEXT) > 0.9
+    assert share(config, TEXT) + share(config, IMAGE) == pytest.approx(1)
+
+
+def test_what_a_language_model_within_leaves_out_is_what_transformers_takes() -> None:
+    from transformers import Qwen3VLConfig
+
+    ours, theirs = section({"model_type": "qwen3_vl"}, TEXT), Qwen3VLConfig().text_config
+    assert ours is not None
+    assert ours["rope_theta"] == theirs.rope_parameters["rope_theta"]
+    assert (ours["head_dim"], ours["model_type"]) == (theirs.head_dim, theirs.model_type)
+
+
 @pytest.mark.parametrize(
     ("config", "tower"),
     [({}, TEXT), ({"model_type": "bert"}, TEXT), ({"model_type": "clip"}, "encoder")],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 
 import msgspec
@@ -15,7 +16,7 @@ from omnivec.core.checkpoint import Cause, Checkpoint, CheckpointError
 from omnivec.core.errors import Fault
 from omnivec.core.nouns import Card, Text, Unit
 from omnivec.core.seams import Family, Model, Runtime, Session, Watch
-from omnivec.core.settings import Settings
+from omnivec.core.settings import Settings, budget
 from omnivec.core.steps import Head
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.job import Job
@@ -27,6 +28,11 @@ log = logging.getLogger("omnivec.engine")
 AGAIN: Mapping[Cause, float] = {"OOM": 60.0, "NETWORK": 30.0}
 """Seconds after which what failed so may be tried again; what failed otherwise stays failed
 until somebody asks for a retry."""
+
+SPARE = 8
+"""The part of the memory budget that a spare graph takes at most, where another does its work,
+too. Two models have their place then, each with both of its graphs: a language model on torch
+takes two and a half times as much in f32 as its spare graph in bf16."""
 
 
 class Opener:
@@ -67,6 +73,40 @@ class Opener:
             f"{checkpoint.name} cannot be opened. " + "; ".join(reasons), "DEPENDENCY"
         )
 
+    def plan(self, checkpoint: Checkpoint, heads: Mapping[str, Head]) -> dict[str, Runtime]:
+        """The graphs that are to be opened, and by which runtime. Spare ones only by one that
+        is preferred to the others', or where these cannot be opened. Raises CheckpointError."""
+        needed = {graph: head for graph, head in heads.items() if not head.spare}
+        spare = {graph: head for graph, head in heads.items() if head.spare}
+        try:
+            runtime = self.runtime(checkpoint, needed)
+        except CheckpointError as error:
+            if not spare:
+                raise
+            with contextlib.suppress(CheckpointError):
+                return dict.fromkeys(spare, self.runtime(checkpoint, spare))
+            raise error from None
+        chosen = dict.fromkeys(needed, runtime)
+        for graph, head in spare.items():
+            other = self._better(runtime, checkpoint, graph, head)
+            if other is not None:
+                chosen[graph] = other
+        return chosen
+
+    def _better(
+        self, than: Runtime, checkpoint: Checkpoint, graph: str, head: Head
+    ) -> Runtime | None:
+        """The runtime that is preferred for a spare graph, if it has room for it."""
+        try:
+            found = self.runtime(checkpoint, {graph: head})
+        except CheckpointError:
+            return None
+        settings = self._settings
+        if found.rank >= than.rank:
+            return None
+        held = found.weigh(checkpoint, graph, settings.dtype)
+        return found if held <= budget(settings.memory) // SPARE else None
+
     def _obstacle(
         self, runtime: Runtime, checkpoint: Checkpoint, heads: Mapping[str, Head]
     ) -> str | None:
@@ -83,10 +123,16 @@ class Opener:
         card, heads = family.card(checkpoint), family.graphs(checkpoint)
         if not heads:
             return card
-        settings = self._settings
-        runtime = self.runtime(checkpoint, heads)
-        held = sum(runtime.weigh(checkpoint, graph, settings.dtype) for graph in heads)
-        return msgspec.structs.replace(card, memory=held)
+        plan, dtype = self.plan(checkpoint, heads), self._settings.dtype
+        held = sum(runtime.weigh(checkpoint, graph, dtype) for graph, runtime in plan.items())
+        return msgspec.structs.replace(self._read(card, heads, plan), memory=held)
+
+    def _read(self, card: Card, heads: Mapping[str, Head], opened: Iterable[str]) -> Card:
+        """With what the `opened` graphs can read."""
+        if not all(heads[graph].spare for graph in opened):
+            return msgspec.structs.replace(card, extra="")
+        extra = card.extra if self._settings.runtime == "auto" else ""
+        return msgspec.structs.replace(card, modalities=("text",), extra=extra)
 
     def open(self, checkpoint: Checkpoint) -> tuple[Model, Card]:
         """Open the graphs. The card then also says runtime, device and dtype."""
@@ -100,13 +146,26 @@ class Opener:
         heads = family.graphs(checkpoint)
         if not heads:
             return family.ready(checkpoint, {}), _on(card, "numpy", "cpu", "f32")
-        runtime = self.runtime(checkpoint, heads)
-        device, dtype = self._settings.device, self._settings.dtype
         sessions: dict[str, Session] = {}
-        for graph, head in heads.items():
-            sessions[graph] = runtime.open(checkpoint, graph, head, device, dtype)
-        where = runtime.describe(next(iter(sessions.values())))
-        return family.ready(checkpoint, sessions), _on(card, runtime.name, *where)
+        found: dict[tuple[str, str, str], None] = {}  # a set in order
+        for graph, runtime in self.plan(checkpoint, heads).items():
+            if heads[graph].spare and any(device != "cpu" for _, device, _ in found):
+                continue  # what is for a CPU is no help to a GPU
+            session = runtime.open(
+                checkpoint, graph, heads[graph], self._settings.device, self._settings.dtype
+            )
+            found[(runtime.name, *runtime.describe(session))] = None
+            sessions[graph] = session
+        card = _on(self._read(card, heads, sessions), *map(_several, zip(*found, strict=True)))
+        if len(card.modalities) == 1 and card.extra:
+            log.warning(
+                "%s: reads texts only; for the rest it needs the extra %s: pip install "
+                "'omnivec[%s]'",
+                card.name,
+                card.extra,
+                card.extra,
+            )
+        return family.ready(checkpoint, sessions), card
 
 
 class Resident:
@@ -296,6 +355,10 @@ def _cause(error: Exception) -> Cause:
     """torch's own OutOfMemoryError is not a MemoryError."""
     short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return "OOM" if short else "UNKNOWN"
+
+
+def _several(facts: Sequence[str]) -> str:
+    return " and ".join(dict.fromkeys(facts))
 
 
 def _on(card: Card, runtime: str, device: str, dtype: str) -> Card:
