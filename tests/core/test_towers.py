@@ -66,10 +66,13 @@ def test_the_language_model_within_is_told_what_the_whole_is() -> None:
 def test_what_a_language_model_within_leaves_out_is_what_transformers_takes() -> None:
     from transformers import Qwen3VLConfig
 
-    ours, theirs = section({"model_type": "qwen3_vl"}, TEXT), Qwen3VLConfig().text_config
-    assert ours is not None
-    assert ours["rope_theta"] == theirs.rope_parameters["rope_theta"]
-    assert (ours["head_dim"], ours["model_type"]) == (theirs.head_dim, theirs.model_type)
+    config = Qwen3VLConfig()
+    text, image = config.text_config.to_dict(), config.vision_config.to_dict()
+    text["rope_theta"] = text["rope_parameters"]["rope_theta"]
+    for tower, theirs in ((TEXT, text), (IMAGE, image)):
+        ours = section({"model_type": "qwen3_vl"}, tower)
+        assert ours
+        assert ours == {name: theirs[name] for name in ours}
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def test_no_graph_for_a_cpu_stands_beside_one_on_a_gpu(folder: Path) -> None:
     model.close()
     assert (card.runtime, card.device) == ("torch", "cuda")
     assert "image" in card.modalities
+    assert card.memory == runtimes["torch"].weigh(Checkpoint("tiny", folder), "main", "f32")
 
 
 @pytest.mark.parametrize("settings", [{"runtime": "onnx"}, {"device": "cuda"}])

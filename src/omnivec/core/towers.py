@@ -64,8 +64,23 @@ _OWN = ("mobileclip",)  # whose towers are of several kinds, which their section
 
 _WITHIN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "qwen3_vl": {
-        TEXT: {"model_type": "qwen3_vl_text", "head_dim": 128, "rope_theta": 500_000.0},
-        IMAGE: {"model_type": "qwen3_vl_vision"},
+        TEXT: {
+            "model_type": "qwen3_vl_text",
+            "vocab_size": 151_936,
+            "hidden_size": 4096,
+            "intermediate_size": 22_016,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "head_dim": 128,
+            "rope_theta": 500_000.0,
+        },
+        IMAGE: {
+            "model_type": "qwen3_vl_vision",
+            "depth": 27,
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+        },
     },
 }
 """By architecture and tower. All of them name their sections' kinds."""

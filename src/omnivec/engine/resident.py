@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
 import msgspec
@@ -123,16 +123,22 @@ class Opener:
         card, heads = family.card(checkpoint), family.graphs(checkpoint)
         if not heads:
             return card
-        plan, dtype = self.plan(checkpoint, heads), self._settings.dtype
-        held = sum(runtime.weigh(checkpoint, graph, dtype) for graph, runtime in plan.items())
-        return msgspec.structs.replace(self._read(card, heads, plan), memory=held)
+        return self._told(card, checkpoint, heads, self.plan(checkpoint, heads))
 
-    def _read(self, card: Card, heads: Mapping[str, Head], opened: Iterable[str]) -> Card:
-        """With what the `opened` graphs can read."""
+    def _told(
+        self,
+        card: Card,
+        checkpoint: Checkpoint,
+        heads: Mapping[str, Head],
+        opened: Mapping[str, Runtime],
+    ) -> Card:
+        """With what the `opened` graphs take and can read."""
+        dtype = self._settings.dtype
+        held = sum(runtime.weigh(checkpoint, graph, dtype) for graph, runtime in opened.items())
         if not all(heads[graph].spare for graph in opened):
-            return msgspec.structs.replace(card, extra="")
+            return msgspec.structs.replace(card, memory=held, extra="")
         extra = card.extra if self._settings.runtime == "auto" else ""
-        return msgspec.structs.replace(card, modalities=("text",), extra=extra)
+        return msgspec.structs.replace(card, memory=held, modalities=("text",), extra=extra)
 
     def open(self, checkpoint: Checkpoint) -> tuple[Model, Card]:
         """Open the graphs. The card then also says runtime, device and dtype."""
@@ -146,25 +152,24 @@ class Opener:
         heads = family.graphs(checkpoint)
         if not heads:
             return family.ready(checkpoint, {}), _on(card, "numpy", "cpu", "f32")
+        device, dtype = self._settings.device, self._settings.dtype
+        plan = self.plan(checkpoint, heads)
         sessions: dict[str, Session] = {}
-        found: dict[tuple[str, str, str], None] = {}  # a set in order
-        for graph, runtime in self.plan(checkpoint, heads).items():
-            if heads[graph].spare and any(device != "cpu" for _, device, _ in found):
-                continue  # what is for a CPU is no help to a GPU
-            session = runtime.open(
-                checkpoint, graph, heads[graph], self._settings.device, self._settings.dtype
-            )
-            found[(runtime.name, *runtime.describe(session))] = None
-            sessions[graph] = session
-        card = _on(self._read(card, heads, sessions), *map(_several, zip(*found, strict=True)))
-        if len(card.modalities) == 1 and card.extra:
+        where: list[tuple[str, str, str]] = []
+        for graph, runtime in plan.items():
+            if heads[graph].spare and any(place != "cpu" for _, place, _ in where):
+                continue  # a graph on the CPU is no help to one on a GPU
+            sessions[graph] = runtime.open(checkpoint, graph, heads[graph], device, dtype)
+            where.append((runtime.name, *runtime.describe(sessions[graph])))
+        card = self._told(card, checkpoint, heads, {graph: plan[graph] for graph in sessions})
+        if card.extra:
             log.warning(
-                "%s: reads texts only; for the rest it needs the extra %s: pip install "
-                "'omnivec[%s]'",
+                "%s: reads texts only, without the extra %s: pip install 'omnivec[%s]'",
                 card.name,
                 card.extra,
                 card.extra,
             )
+        card = _on(card, *map(_several, zip(*where, strict=True)))
         return family.ready(checkpoint, sessions), card
 
 
@@ -301,7 +306,7 @@ class Resident:
         if checkpoint is None:
             raise RuntimeError("a model is found before it is opened")
         model, card = self._opener.open(checkpoint)
-        self._become(msgspec.structs.replace(card, memory=self.card.memory))
+        self._become(card)
         if self._store is not None:
             self.memory = Memory(self._store, describe(checkpoint, self.card, self._store.version))
         settings = self._settings
