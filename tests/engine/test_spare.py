@@ -76,10 +76,10 @@ def matrix(result: Result) -> np.ndarray[Any, Any]:
     [
         ({}, {"main": "torch", "text": "openvino"}),
         ({"device": "cpu"}, {"main": "torch", "text": "openvino"}),
-        ({"memory": "300MB"}, {"main": "torch"}),
+        ({"memory": "250MB"}, {"main": "torch"}),
         ({"runtime": "torch"}, {"main": "torch"}),
         ({"runtime": "openvino"}, {"text": "openvino"}),
-        ({"runtime": "openvino", "memory": "300MB"}, {"text": "openvino"}),
+        ({"runtime": "openvino", "memory": "250MB"}, {"text": "openvino"}),
     ],
 )
 def test_a_spare_graph_is_opened_where_it_is_preferred_and_has_room(

@@ -29,10 +29,9 @@ AGAIN: Mapping[Cause, float] = {"OOM": 60.0, "NETWORK": 30.0}
 """Seconds after which what failed so may be tried again; what failed otherwise stays failed
 until somebody asks for a retry."""
 
-SPARE = 8
-"""The part of the memory budget that a spare graph takes at most, where another does its work,
-too. Two models have their place then, each with both of its graphs: a language model on torch
-takes two and a half times as much in f32 as its spare graph in bf16."""
+PLACES = 2
+"""Models of a size that the memory budget must have room for, before each has a spare graph where
+another does its work, too: services of texts have one that embeds and one that ranks."""
 
 
 class Opener:
@@ -74,38 +73,42 @@ class Opener:
         )
 
     def plan(self, checkpoint: Checkpoint, heads: Mapping[str, Head]) -> dict[str, Runtime]:
-        """The graphs that are to be opened, and by which runtime. Spare ones only by one that
-        is preferred to the others', or where these cannot be opened. Raises CheckpointError."""
-        needed = {graph: head for graph, head in heads.items() if not head.spare}
+        """The graphs that are to be opened, and by which runtime. Of those that are spare see
+        `Head`. Raises CheckpointError."""
         spare = {graph: head for graph, head in heads.items() if head.spare}
+        if not spare:
+            return dict.fromkeys(heads, self.runtime(checkpoint, heads))
+        needed = {graph: head for graph, head in heads.items() if not head.spare}
         try:
             runtime = self.runtime(checkpoint, needed)
         except CheckpointError as error:
-            if not spare:
-                raise
             with contextlib.suppress(CheckpointError):
                 return dict.fromkeys(spare, self.runtime(checkpoint, spare))
             raise error from None
-        chosen = dict.fromkeys(needed, runtime)
-        for graph, head in spare.items():
-            other = self._better(runtime, checkpoint, graph, head)
-            if other is not None:
-                chosen[graph] = other
-        return chosen
+        return dict.fromkeys(needed, runtime) | self._beside(runtime, checkpoint, needed, spare)
 
-    def _better(
-        self, than: Runtime, checkpoint: Checkpoint, graph: str, head: Head
-    ) -> Runtime | None:
-        """The runtime that is preferred for a spare graph, if it has room for it."""
+    def _beside(
+        self,
+        runtime: Runtime,
+        checkpoint: Checkpoint,
+        needed: Mapping[str, Head],
+        spare: Mapping[str, Head],
+    ) -> dict[str, Runtime]:
+        """The spare graphs, where a runtime can open them that is preferred to that of the
+        needed ones, and where memory is plenty."""
         try:
-            found = self.runtime(checkpoint, {graph: head})
+            better = self.runtime(checkpoint, spare)
         except CheckpointError:
-            return None
-        settings = self._settings
-        if found.rank >= than.rank:
-            return None
-        held = found.weigh(checkpoint, graph, settings.dtype)
-        return found if held <= budget(settings.memory) // SPARE else None
+            return {}
+        found = dict.fromkeys(spare, better)
+        held = self._weigh(checkpoint, dict.fromkeys(needed, runtime) | found)
+        roomy = PLACES * held <= budget(self._settings.memory)
+        return found if better.rank < runtime.rank and roomy else {}
+
+    def _weigh(self, checkpoint: Checkpoint, plan: Mapping[str, Runtime]) -> int:
+        """Bytes that these graphs take together."""
+        dtype = self._settings.dtype
+        return sum(runtime.weigh(checkpoint, graph, dtype) for graph, runtime in plan.items())
 
     def _obstacle(
         self, runtime: Runtime, checkpoint: Checkpoint, heads: Mapping[str, Head]
@@ -133,8 +136,7 @@ class Opener:
         opened: Mapping[str, Runtime],
     ) -> Card:
         """With what the `opened` graphs take and can read."""
-        dtype = self._settings.dtype
-        held = sum(runtime.weigh(checkpoint, graph, dtype) for graph, runtime in opened.items())
+        held = self._weigh(checkpoint, opened)
         if not all(heads[graph].spare for graph in opened):
             return msgspec.structs.replace(card, memory=held, extra="")
         extra = card.extra if self._settings.runtime == "auto" else ""
