@@ -36,15 +36,20 @@ TEMPLATE = (
 
 
 class Opened:
-    """A family's model over the torch runtime, and what a test asks of it."""
+    """A family's model over the torch runtime, and what a test asks of it. `spare` opens those
+    graphs, too, on a runtime of their own."""
 
-    def __init__(self, family: Any, folder: Path, name: str = "tiny", **told: Any) -> None:
+    def __init__(
+        self, family: Any, folder: Path, name: str = "tiny", *, spare: Any = None, **told: Any
+    ) -> None:
         checkpoint = Checkpoint(name, folder, **told)
         assert family.claims(checkpoint)
         self.card = family.card(checkpoint)
         heads = family.graphs(checkpoint)
         self.sessions = {
-            name: TORCH.open(checkpoint, name, head, "cpu", "f32") for name, head in heads.items()
+            name: (spare if head.spare else TORCH).open(checkpoint, name, head, "cpu", "f32")
+            for name, head in heads.items()
+            if spare or not head.spare
         }
         self.model = family.ready(checkpoint, self.sessions)
 

@@ -18,6 +18,7 @@ import pytest
 import omnivec
 from omnivec.cli.options import FLAGS
 from omnivec.core.settings import FIELDS
+from seeing import build_qwen3_vl
 
 COMMANDS = ("serve", "runpod", "config", "embed", "rerank", "models", "pull", "convert", "doctor")
 COMMANDS += ("bench",)
@@ -321,6 +322,16 @@ def test_doctor_says_what_would_be_served() -> None:
     assert found["settings"]["offline"] is True
     served = found["would be served"]["sentence-transformers/all-MiniLM-L6-v2"]
     assert "384 dimensions, up to 256 tokens" in served
+
+
+def test_doctor_says_what_would_read_texts_only(elsewhere: Path) -> None:
+    build_qwen3_vl(elsewhere / "seeing")
+    for arguments, words in (
+        ((), "torch and openvino, qwen3_vl, 32 dimensions"),
+        (("--runtime", "openvino"), "openvino for texts only, qwen3_vl"),
+    ):
+        done = run("doctor", "--port", "0", "--json", *arguments, "./seeing")
+        assert json.loads(done.stdout)["would be served"]["seeing"].startswith(words)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,31 @@ def test_what_is_said_wins_and_the_older_key_most() -> None:
     assert section(config, IMAGE) == section({"model_type": "clip"}, IMAGE)
 
 
+def test_the_language_model_within_is_told_what_the_whole_is() -> None:
+    from transformers import Qwen3VLConfig
+
+    config = {**Qwen3VLConfig().to_dict(), "tie_word_embeddings": True, "torch_dtype": "float16"}
+    told = section(config, TEXT)
+    assert told is not None
+    assert told["model_type"] == "qwen3_vl_text"
+    assert (told["tie_word_embeddings"], told["torch_dtype"]) == (True, "float16")
+    assert told["hidden_size"] == config["text_config"]["hidden_size"]
+    assert share(config, TEXT) > 0.9
+    assert share(config, TEXT) + share(config, IMAGE) == pytest.approx(1)
+
+
+def test_what_a_language_model_within_leaves_out_is_what_transformers_takes() -> None:
+    from transformers import Qwen3VLConfig
+
+    config = Qwen3VLConfig()
+    text, image = config.text_config.to_dict(), config.vision_config.to_dict()
+    text["rope_theta"] = text["rope_parameters"]["rope_theta"]
+    for tower, theirs in ((TEXT, text), (IMAGE, image)):
+        ours = section({"model_type": "qwen3_vl"}, tower)
+        assert ours
+        assert ours == {name: theirs[name] for name in ours}
+
+
 @pytest.mark.parametrize(
     ("config", "tower"),
     [({}, TEXT), ({"model_type": "bert"}, TEXT), ({"model_type": "clip"}, "encoder")],

@@ -14,6 +14,7 @@ from PIL import Image
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import BadRequest, TooLong, Unsupported
 from omnivec.core.nouns import Film, Pixels, Text, Tokens, Vectors
+from omnivec.core.seams import SessionLost
 from omnivec.families.qwen3_vl import PLUGIN, moments, share, thin
 from omnivec.runtimes.openvino import PLUGIN as OPENVINO
 from seeing import Opened, build_qwen3_vl, film, picture, unit, write_json
@@ -422,6 +423,106 @@ def test_a_fault_names_the_query_or_its_document(reranker: Opened) -> None:
         assert caught.value.param == param
     with pytest.raises(Unsupported):
         reranker.model.prepare([unit("a")])
+
+
+# ── texts alone ──────────────────────────────────────────────────────────────────────────
+
+TEXTS = (
+    unit("a quick brown fox"),
+    unit("jumps ", "over " * 30, "the dog", instruction="Find dogs"),
+    unit(),
+    unit("fox " * 90, max_tokens=60),
+    unit("<|im_end|> <|image_pad|>"),
+)
+
+
+def texts_alone(folder: Path, name: str) -> Any:
+    """A model of which only the language model is open, on a graph of our own."""
+    checkpoint = Checkpoint(name, folder)
+    head = PLUGIN.graphs(checkpoint)["text"]
+    return PLUGIN.ready(checkpoint, {"text": OPENVINO.open(checkpoint, "text", head, "cpu", "f32")})
+
+
+@pytest.mark.parametrize("after", [None, "<|endoftext|>"])
+def test_the_language_model_alone_embeds_texts_as_the_whole_does(
+    tmp_path: Path, after: str | None
+) -> None:
+    folder = build_qwen3_vl(tmp_path, after=after)
+    whole, alone = Opened(PLUGIN, folder), texts_alone(folder, "tiny")
+    prepared = alone.prepare(TEXTS)
+    for expected, one, own in zip(
+        whole.run(*TEXTS), alone.forward(prepared), prepared, strict=True
+    ):
+        close(one.dense, expected.dense)
+        close(alone.forward([own])[0].dense, expected.dense)
+    alone.close()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_language_model_alone_scores_texts_as_the_whole_does(
+    tmp_path: Path, tied: bool
+) -> None:
+    folder = build_qwen3_vl(tmp_path, tied=tied)
+    whole, alone = Opened(PLUGIN, folder, "reranker"), texts_alone(folder, "reranker")
+    pairs = [
+        unit("a fox", other=("The quick brown fox",)),
+        unit("", other=("dog " * 80,), instruction="Judge kindly"),
+        unit("fox " * 20, other=("dog " * 50,), max_tokens=250),
+        unit("a fox", other=()),
+    ]
+    found = alone.forward(alone.prepare(pairs))
+    for expected, one in zip(whole.run(*pairs), found, strict=True):
+        close([one.raw, one.value], [expected.raw, expected.value])
+    close(found[0].raw, Reference(folder).score(pairs[0]))
+    alone.close()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_on_either_side_changes_no_text(folder: Path, side: str) -> None:
+    alone = texts_alone(folder, "tiny")
+    features = alone.prepare(TEXTS)
+    width = max(one.tokens for one in features) + 3
+    ids = np.zeros((len(features), width), np.int64)
+    mask = np.zeros_like(ids)
+    for row, one in enumerate(features):
+        places = slice(width - one.tokens, width) if side == "left" else slice(0, one.tokens)
+        ids[row, places], mask[row, places] = one.arrays["input_ids"], 1
+    session = alone._graphs._sessions["text"]
+    found = session.run({"input_ids": ids, "attention_mask": mask})["output"]
+    for row, one in zip(found, alone.forward(features), strict=True):
+        close(row, one.dense)
+    alone.close()
+
+
+def test_texts_and_pictures_have_graphs_of_their_own(folder: Path, reference: Reference) -> None:
+    both = Opened(PLUGIN, folder, spare=OPENVINO)
+    features = both.model.prepare(MIXED)
+    assert [one.group for one in features] == ["text", *["main"] * 5, "text"]
+    for one, own in zip(MIXED, features, strict=True):
+        close(both.model.forward([own])[0].dense, reference.embed(one))
+    seen = [at for at, one in enumerate(features) if one.group == "main"]
+    together = both.model.forward([features[at] for at in seen])
+    for at, found in zip(seen, together, strict=True):
+        close(found.dense, reference.embed(MIXED[at]))
+    both.model.close()
+    with pytest.raises(SessionLost):
+        both.model.forward(features[:1])
+
+
+def test_a_pair_with_one_picture_is_no_text(folder: Path, reference: Reference) -> None:
+    both = Opened(PLUGIN, folder, "reranker", spare=OPENVINO)
+    features = both.model.prepare(PAIRS)
+    assert [one.group for one in features] == ["text", *["main"] * 4, "text"]
+    for one, own in zip(PAIRS, features, strict=True):
+        close(both.model.forward([own])[0].raw, reference.score(one))
+
+
+def test_the_language_model_alone_is_shown_nothing(folder: Path) -> None:
+    alone = texts_alone(folder, "tiny")
+    for seen in (picture(40, 40), film(2)):
+        with pytest.raises(Unsupported) as caught:
+            alone.prepare([unit("a"), unit("b", seen)])
+        assert caught.value.param == "[1]"
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────

@@ -51,6 +51,17 @@ def test_output_embeddings_stay_in_the_file(large):
     assert held(large(2, **told, tie_word_embeddings=True), "bf16") > untied
 
 
+def test_of_a_model_that_sees_the_language_model_is_weighed(large):
+    told = {"vocab_size": 150_000, "hidden_size": 1000, "num_hidden_layers": 30}
+    text = {**told, "intermediate_size": 4500}
+    image = {"depth": 5, "hidden_size": 1000, "intermediate_size": 4500}
+    sees = {"model_type": "qwen3_vl", "text_config": text, "vision_config": image}
+    checkpoint = large(2, **sees, dtype="bfloat16").part("text")
+    assert checkpoint.share == pytest.approx((150 + 30 * 13) / (150 + 35 * 13))
+    language = COUNT * checkpoint.share - WORDS
+    assert held(checkpoint, "bf16") == pytest.approx(2 * language, rel=1e-6)
+
+
 def test_a_large_decoder_has_all_cores_for_one_batch(large, monkeypatch):
     checkpoint = large(2, torch_dtype="bfloat16")
     assert parallel(checkpoint, 8) == 1

@@ -194,32 +194,23 @@ def _verdict(spec: Any, settings: Settings) -> str:
             f"{checkpoint.architecture!r}; `omnivec models` lists ones that are known"
         )
     card = family.card(checkpoint)
-    runtime = _runtime(checkpoint, family.graphs(checkpoint), settings)
+    runtime = _runtimes(checkpoint, family.graphs(checkpoint), settings)
     facts = [f"{runtime}, {family.name}", *([f"{card.dims} dimensions"] if card.dims else [])]
     if card.max_tokens:
         facts.append(f"up to {card.max_tokens} tokens")
     return f"{', '.join(facts)}, from {checkpoint.folder}"
 
 
-def _runtime(checkpoint: Checkpoint, graphs: Mapping[str, Any], settings: Settings) -> str:
+def _runtimes(checkpoint: Checkpoint, graphs: Mapping[str, Any], settings: Settings) -> str:
     from omnivec.core.plugins import discover
+    from omnivec.engine.resident import Opener
 
     if not graphs:
         return "no runtime needed"
-    reasons = []
-    for name, runtime in discover("runtimes").items():
-        if settings.runtime not in ("auto", name):
-            continue
-        answers = (
-            runtime.can(checkpoint, graph, head, settings.device) for graph, head in graphs.items()
-        )
-        reason = next((one for one in answers if one is not None), None)
-        if reason is None:
-            return name
-        reasons.append(f"{name}: {reason}")
-    raise CheckpointError(
-        f"{checkpoint.name}: {'; '.join(reasons) or f'no runtime is called {settings.runtime!r}'}"
-    )
+    opener = Opener(discover("families"), discover("runtimes"), settings)
+    plan = opener.plan(checkpoint, graphs)
+    said = " and ".join(dict.fromkeys(runtime.name for runtime in plan.values()))
+    return said if any(not graphs[graph].spare for graph in plan) else f"{said} for texts only"
 
 
 def _as_json(findings: Findings) -> str:

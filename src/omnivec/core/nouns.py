@@ -333,6 +333,7 @@ class Card(msgspec.Struct, frozen=True):
     family: str = ""
     tasks: tuple[str, ...] = ()  # of "encode", "score", "extract"
     modalities: tuple[str, ...] = ("text",)
+    extra: str = ""  # what must be installed here for the modalities that it lacks
     dims: int | None = None  # of a dense vector
     kinds: tuple[Kind, ...] = ()  # that it makes
     sparse_dims: int | None = None  # None also where there is no end, as with hashes

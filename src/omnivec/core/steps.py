@@ -86,8 +86,13 @@ class Head(msgspec.Struct, frozen=True):
     outputs of the same pass, under names of their own. The mask of a "tokens" head comes as
     "output_mask" or "NAME_mask", int64 [B, T]: without "output_mask" every token that is
     attended to is kept, without "NAME_mask" none is.
+
+    `spare`: of a graph that does a part of what another one does, texts alone, and can do without
+    it. It is opened beside the other where that is worth its memory, and in its place where no
+    runtime can open the other; the model then reads texts only.
     """
 
     kind: Literal["tokens", "pooled", "logits", "words", "contrast", "tower"]
     steps: tuple[Step, ...] = ()
     also: Mapping[str, Head] = {}
+    spare: bool = False

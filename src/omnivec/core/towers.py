@@ -1,4 +1,5 @@
-"""What config.json says of each tower of a model that has one for texts and one for pictures.
+"""What config.json says of each tower of a model that has one for texts and one for pictures, and
+of the language model within one that is shown pictures: that is its "text".
 
 transformers writes only what differs from the defaults of its configuration classes, so those
 are told here: SigLIP's own files say little more than their names.
@@ -61,21 +62,48 @@ _DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 _OWN = ("mobileclip",)  # whose towers are of several kinds, which their sections name
 
+_WITHIN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "qwen3_vl": {
+        TEXT: {
+            "model_type": "qwen3_vl_text",
+            "vocab_size": 151_936,
+            "hidden_size": 4096,
+            "intermediate_size": 22_016,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "head_dim": 128,
+            "rope_theta": 500_000.0,
+        },
+        IMAGE: {
+            "model_type": "qwen3_vl_vision",
+            "depth": 27,
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+        },
+    },
+}
+"""By architecture and tower. All of them name their sections' kinds."""
+_SHARED = ("dtype", "torch_dtype", "tie_word_embeddings")  # told of a whole model and its towers
+
 ARCHITECTURES = tuple(_DEFAULTS)
-"""The values of `model_type` that `section` knows."""
+"""The values of `model_type` whose two towers make vectors that can be compared."""
 
 
 def section(config: Mapping[str, Any], tower: str) -> dict[str, Any] | None:
     """What the config of a model of ARCHITECTURES says of its tower "text" or "image", and
-    what it leaves out; None for any other."""
+    what it leaves out; so, too, of a model that is shown pictures. None for any other."""
     architecture = str(config.get("model_type", ""))
-    if tower not in _NAMES or architecture not in _DEFAULTS:
+    known = {**_DEFAULTS, **_WITHIN}
+    if tower not in _NAMES or architecture not in known:
         return None
     name = _NAMES[tower]
-    told: dict[str, Any] = dict(_DEFAULTS[architecture][tower])
+    told: dict[str, Any] = dict(known[architecture][tower])
     for key in (f"{name}_config", f"{name}_config_dict"):  # the second wins, in old files
         found = config.get(key)
         told |= found if isinstance(found, dict) else {}
+    if architecture in _WITHIN:
+        return told | {key: config[key] for key in _SHARED if key in config}
     kind = told.get("model_type", "") if architecture in _OWN else f"{architecture}_{name}_model"
     return {**told, "model_type": kind}
 
@@ -93,4 +121,5 @@ def _weights(told: Mapping[str, Any]) -> int:
         return int(told["parameters"])
     size, inner = told["hidden_size"], told["intermediate_size"]
     layer = 4 * size * size + 2 * size * inner
-    return int(told["num_hidden_layers"] * layer + told.get("vocab_size", 0) * size)
+    layers = told["num_hidden_layers"] if "num_hidden_layers" in told else told["depth"]
+    return int(layers * layer + told.get("vocab_size", 0) * size)

@@ -53,6 +53,8 @@ def check_media(task: Encode | Score | Extract, card: Card) -> None:
         if medium := _beyond(task, item, card):
             taken = " and ".join(card.modalities)
             message = f"This model takes {taken}; it cannot read {medium}s."
+            if card.extra:
+                message += f" The server lacks the extra {card.extra}, which reads them."
             raise WrongMedium(message, param=names_of(task)[number], medium=medium)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
 import msgspec
@@ -15,7 +16,7 @@ from omnivec.core.checkpoint import Cause, Checkpoint, CheckpointError
 from omnivec.core.errors import Fault
 from omnivec.core.nouns import Card, Text, Unit
 from omnivec.core.seams import Family, Model, Runtime, Session, Watch
-from omnivec.core.settings import Settings
+from omnivec.core.settings import Settings, budget
 from omnivec.core.steps import Head
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.job import Job
@@ -27,6 +28,10 @@ log = logging.getLogger("omnivec.engine")
 AGAIN: Mapping[Cause, float] = {"OOM": 60.0, "NETWORK": 30.0}
 """Seconds after which what failed so may be tried again; what failed otherwise stays failed
 until somebody asks for a retry."""
+
+PLACES = 2
+"""Models of a size that the memory budget must have room for, before each has a spare graph where
+another does its work, too: services of texts have one that embeds and one that ranks."""
 
 
 class Opener:
@@ -67,6 +72,44 @@ class Opener:
             f"{checkpoint.name} cannot be opened. " + "; ".join(reasons), "DEPENDENCY"
         )
 
+    def plan(self, checkpoint: Checkpoint, heads: Mapping[str, Head]) -> dict[str, Runtime]:
+        """The graphs that are to be opened, and by which runtime. Of those that are spare see
+        `Head`. Raises CheckpointError."""
+        spare = {graph: head for graph, head in heads.items() if head.spare}
+        if not spare:
+            return dict.fromkeys(heads, self.runtime(checkpoint, heads))
+        needed = {graph: head for graph, head in heads.items() if not head.spare}
+        try:
+            runtime = self.runtime(checkpoint, needed)
+        except CheckpointError as error:
+            with contextlib.suppress(CheckpointError):
+                return dict.fromkeys(spare, self.runtime(checkpoint, spare))
+            raise error from None
+        return dict.fromkeys(needed, runtime) | self._beside(runtime, checkpoint, needed, spare)
+
+    def _beside(
+        self,
+        runtime: Runtime,
+        checkpoint: Checkpoint,
+        needed: Mapping[str, Head],
+        spare: Mapping[str, Head],
+    ) -> dict[str, Runtime]:
+        """The spare graphs, where a runtime can open them that is preferred to that of the
+        needed ones, and where memory is plenty."""
+        try:
+            better = self.runtime(checkpoint, spare)
+        except CheckpointError:
+            return {}
+        found = dict.fromkeys(spare, better)
+        held = self._weigh(checkpoint, dict.fromkeys(needed, runtime) | found)
+        roomy = PLACES * held <= budget(self._settings.memory)
+        return found if better.rank < runtime.rank and roomy else {}
+
+    def _weigh(self, checkpoint: Checkpoint, plan: Mapping[str, Runtime]) -> int:
+        """Bytes that these graphs take together."""
+        dtype = self._settings.dtype
+        return sum(runtime.weigh(checkpoint, graph, dtype) for graph, runtime in plan.items())
+
     def _obstacle(
         self, runtime: Runtime, checkpoint: Checkpoint, heads: Mapping[str, Head]
     ) -> str | None:
@@ -83,10 +126,21 @@ class Opener:
         card, heads = family.card(checkpoint), family.graphs(checkpoint)
         if not heads:
             return card
-        settings = self._settings
-        runtime = self.runtime(checkpoint, heads)
-        held = sum(runtime.weigh(checkpoint, graph, settings.dtype) for graph in heads)
-        return msgspec.structs.replace(card, memory=held)
+        return self._told(card, checkpoint, heads, self.plan(checkpoint, heads))
+
+    def _told(
+        self,
+        card: Card,
+        checkpoint: Checkpoint,
+        heads: Mapping[str, Head],
+        opened: Mapping[str, Runtime],
+    ) -> Card:
+        """With what the `opened` graphs take and can read."""
+        held = self._weigh(checkpoint, opened)
+        if not all(heads[graph].spare for graph in opened):
+            return msgspec.structs.replace(card, memory=held, extra="")
+        extra = card.extra if self._settings.runtime == "auto" else ""
+        return msgspec.structs.replace(card, memory=held, modalities=("text",), extra=extra)
 
     def open(self, checkpoint: Checkpoint) -> tuple[Model, Card]:
         """Open the graphs. The card then also says runtime, device and dtype."""
@@ -100,13 +154,25 @@ class Opener:
         heads = family.graphs(checkpoint)
         if not heads:
             return family.ready(checkpoint, {}), _on(card, "numpy", "cpu", "f32")
-        runtime = self.runtime(checkpoint, heads)
         device, dtype = self._settings.device, self._settings.dtype
+        plan = self.plan(checkpoint, heads)
         sessions: dict[str, Session] = {}
-        for graph, head in heads.items():
-            sessions[graph] = runtime.open(checkpoint, graph, head, device, dtype)
-        where = runtime.describe(next(iter(sessions.values())))
-        return family.ready(checkpoint, sessions), _on(card, runtime.name, *where)
+        where: list[tuple[str, str, str]] = []
+        for graph, runtime in plan.items():
+            if heads[graph].spare and any(place != "cpu" for _, place, _ in where):
+                continue  # a graph on the CPU is no help to one on a GPU
+            sessions[graph] = runtime.open(checkpoint, graph, heads[graph], device, dtype)
+            where.append((runtime.name, *runtime.describe(sessions[graph])))
+        card = self._told(card, checkpoint, heads, {graph: plan[graph] for graph in sessions})
+        if card.extra:
+            log.warning(
+                "%s: reads texts only, without the extra %s: pip install 'omnivec[%s]'",
+                card.name,
+                card.extra,
+                card.extra,
+            )
+        card = _on(card, *map(_several, zip(*where, strict=True)))
+        return family.ready(checkpoint, sessions), card
 
 
 class Resident:
@@ -242,7 +308,7 @@ class Resident:
         if checkpoint is None:
             raise RuntimeError("a model is found before it is opened")
         model, card = self._opener.open(checkpoint)
-        self._become(msgspec.structs.replace(card, memory=self.card.memory))
+        self._become(card)
         if self._store is not None:
             self.memory = Memory(self._store, describe(checkpoint, self.card, self._store.version))
         settings = self._settings
@@ -296,6 +362,10 @@ def _cause(error: Exception) -> Cause:
     """torch's own OutOfMemoryError is not a MemoryError."""
     short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return "OOM" if short else "UNKNOWN"
+
+
+def _several(facts: Sequence[str]) -> str:
+    return " and ".join(dict.fromkeys(facts))
 
 
 def _on(card: Card, runtime: str, device: str, dtype: str) -> Card:

@@ -1,16 +1,17 @@
 """Qwen3-VL-Embedding and Qwen3-VL-Reranker: texts, pictures, videos, and all of them mixed.
 
 Both are one architecture and a chat prompt whose last token is read: as a vector, or for whether
-"yes" or "no" would follow. Prompts, budgets and lengths are those of the models' own repository;
-the recipe is in its scripts, not in its files. Two things differ. A text that is too long is cut
-at its own end, where the scripts cut the prompt's, pictures and all. And a video's frames are
-those of its film: more than one a second, or more than 64, are thinned out evenly.
+"yes" or "no" would follow. For texts alone the language model within is enough. Prompts, budgets
+and lengths are those of the models' own repository; the recipe is in its scripts, not in its files.
+Two things differ. A text that is too long is cut at its own end, where the scripts cut the
+prompt's, pictures and all. And a video's frames are those of its film: more than one a second, or
+more than 64, are thinned out evenly.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -30,7 +31,8 @@ from omnivec.core.nouns import (
     Vectors,
 )
 from omnivec.core.seams import Session
-from omnivec.core.steps import Contrast, Head, Pool
+from omnivec.core.steps import Contrast, Head, Pool, Step
+from omnivec.core.towers import TEXT
 from omnivec.families._chat import Mark, Piece, Scribe, Words, sort
 from omnivec.families._files import Module, modules, part, positions, window
 from omnivec.families._pairs import relevance
@@ -88,6 +90,7 @@ class Qwen3VLFamily:
             family=self.name,
             tasks=("score",) if ranks else ("encode", "score"),
             modalities=("text", "image", "video"),
+            extra="torch",
             dims=None if ranks else width,
             kinds=() if ranks else ("dense",),
             max_tokens=_window(checkpoint),
@@ -100,14 +103,16 @@ class Qwen3VLFamily:
         )
 
     def graphs(self, checkpoint: Checkpoint) -> dict[str, Head]:
-        steps = (read_scale(checkpoint), Pool(("last",)))
-        if is_reranker(checkpoint):
-            return {GRAPH: Head("contrast", (*steps, _answers(checkpoint)))}
-        return {GRAPH: Head("pooled", steps)}
+        ranks = is_reranker(checkpoint)
+        steps: tuple[Step, ...] = (Pool(("last",)), *([_answers(checkpoint)] if ranks else []))
+        return {
+            GRAPH: Head("contrast" if ranks else "pooled", (read_scale(checkpoint), *steps)),
+            TEXT: Head("pooled", steps, spare=True),
+        }
 
     def ready(self, checkpoint: Checkpoint, sessions: Mapping[str, Session]) -> Embedder | Reranker:
         kind = Reranker if is_reranker(checkpoint) else Embedder
-        return kind(checkpoint, sessions[GRAPH])
+        return kind(checkpoint, Graphs(sessions))
 
 
 Knife: TypeAlias = Callable[[Sequence[Pixels], tuple[int, int]], Patches]
@@ -121,10 +126,37 @@ class Shown(NamedTuple):
     films: list[tuple[Sequence[Pixels], tuple[int, int]]]
 
 
+class Graphs:
+    """The sessions that there are: for all there is, for texts alone, or both."""
+
+    def __init__(self, sessions: Mapping[str, Session]) -> None:
+        self.padding = max(one.padding for one in sessions.values())
+        self.streams = min(one.streams for one in sessions.values())
+        self.batch_cost = min(one.batch_cost for one in sessions.values())
+        self._sessions = sessions
+
+    def group(self, shown: Shown, param: str) -> Hashable:
+        """The name of the graph for a prompt. Raises Unsupported where there is none."""
+        if TEXT in self._sessions and not any(shown):
+            return TEXT
+        if GRAPH not in self._sessions:
+            raise Unsupported("This model takes text; it cannot read images.", param=param)
+        return GRAPH
+
+    def run(self, group: Hashable, arrays: Mapping[str, Array], *, alone: bool) -> Array:
+        """A batch of one group to float32 [B, d]."""
+        return self._sessions[str(group)].run(arrays, alone=alone)["output"]
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+
+
 class Reader:
     """Prompts with what they show, to ids and patches, and batches of them."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, graphs: Graphs) -> None:
+        self._graphs = graphs
         self._scribe = Scribe(checkpoint, MARKS)
         self._cutter: Cutter = read_cutter(checkpoint, part(checkpoint.config, "vision_config"))
         self._window = _window(checkpoint)
@@ -160,7 +192,8 @@ class Reader:
     def features(
         self, index: int, unit: Unit, pieces: Sequence[Piece], shown: Shown, cut: Knife
     ) -> Features:
-        """Raises TooLong, which names the unit."""
+        """Raises TooLong and Unsupported, which name the unit."""
+        group = self._graphs.group(shown, f"[{index}]")
         row = self._scribe.write(index, unit, pieces, self._window)
         arrays = {"input_ids": row.ids}
         for name, sights in zip(PICTURES, shown, strict=True):
@@ -168,10 +201,17 @@ class Reader:
                 patches = [cut(frames, size) for frames, size in sights]
                 arrays[name] = np.concatenate([one.pixels for one in patches])
                 arrays[PICTURES[name]] = np.array([one.grid for one in patches], np.int64)
-        return Features(arrays=arrays, cost=len(row.ids), tokens=len(row.ids), cut=row.cut)
+        length = len(row.ids)
+        return Features(arrays=arrays, cost=length, tokens=length, group=group, cut=row.cut)
+
+    def run(self, batch: Sequence[Features], *, alone: bool) -> Array:
+        """Of each row what the head makes of it: float32 [B, d]."""
+        return self._graphs.run(batch[0].group, self.pack(batch), alone=alone)
 
     def pack(self, batch: Sequence[Features]) -> dict[str, Array]:
         arrays = pack(batch, {"input_ids": self._scribe.padding}, self._most)
+        if batch[0].group == TEXT:
+            return arrays
         ids, numbers = arrays["input_ids"], self._scribe.numbers
         types = (ids == numbers[PICTURE]) + 2 * (ids == numbers[VIDEO])
         arrays["mm_token_type_ids"] = types.astype(np.int64)
@@ -192,12 +232,12 @@ class Reader:
 class Embedder:
     """Items to the state of their prompt's last token."""
 
-    def __init__(self, checkpoint: Checkpoint, session: Session) -> None:
-        self.padding = session.padding
-        self.streams = session.streams
-        self.batch_cost = session.batch_cost
-        self._session = session
-        self._reader = Reader(checkpoint)
+    def __init__(self, checkpoint: Checkpoint, graphs: Graphs) -> None:
+        self.padding = graphs.padding
+        self.streams = graphs.streams
+        self.batch_cost = graphs.batch_cost
+        self._graphs = graphs
+        self._reader = Reader(checkpoint, graphs)
         self._prompts = Prompts.read(checkpoint)
 
     def prepare(self, units: Sequence[Unit]) -> list[Features]:
@@ -206,11 +246,11 @@ class Embedder:
         return [self._features(index, unit, cut) for index, unit in enumerate(units)]
 
     def forward(self, batch: Sequence[Features], *, alone: bool = False) -> list[Output]:
-        rows = self._session.run(self._reader.pack(batch), alone=alone)["output"]
+        rows = self._reader.run(batch, alone=alone)
         return [Vectors(dense=row) for row in rows]
 
     def close(self) -> None:
-        self._session.close()
+        self._graphs.close()
 
     def _features(self, index: int, unit: Unit, cut: Knife) -> Features:
         shown = Shown([], [])
@@ -223,12 +263,12 @@ class Reranker:
     """Pairs of a query (`Unit.parts`) and a document (`Unit.other`) to scores: the sigmoid of
     how much likelier "yes" is than "no"."""
 
-    def __init__(self, checkpoint: Checkpoint, session: Session) -> None:
-        self.padding = session.padding
-        self.streams = session.streams
-        self.batch_cost = session.batch_cost
-        self._session = session
-        self._reader = Reader(checkpoint)
+    def __init__(self, checkpoint: Checkpoint, graphs: Graphs) -> None:
+        self.padding = graphs.padding
+        self.streams = graphs.streams
+        self.batch_cost = graphs.batch_cost
+        self._graphs = graphs
+        self._reader = Reader(checkpoint, graphs)
 
     def prepare(self, units: Sequence[Unit]) -> list[Features]:
         """A fault of the query names `query`, of a document its unit (`[3]`)."""
@@ -236,11 +276,11 @@ class Reranker:
         return [self._features(index, unit, cut) for index, unit in enumerate(units)]
 
     def forward(self, batch: Sequence[Features], *, alone: bool = False) -> list[Output]:
-        rows = self._session.run(self._reader.pack(batch), alone=alone)["output"]
+        rows = self._reader.run(batch, alone=alone)
         return [relevance(float(row[0])) for row in rows]
 
     def close(self) -> None:
-        self._session.close()
+        self._graphs.close()
 
     def _features(self, index: int, unit: Unit, cut: Knife) -> Features:
         if unit.other is None:

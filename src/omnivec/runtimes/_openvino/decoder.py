@@ -2,7 +2,8 @@
 
 One graph serves them: they differ in what their files hold (Qwen2's biases, Qwen3's and Gemma 3's
 norms of queries and keys, Gemma 2's and 3's norms behind a layer's two parts) and in what sizes.py
-reads (arXiv 2505.09388, 2407.10671, 2310.06825, 2408.00118, 2503.19786, 2509.20354).
+reads (arXiv 2505.09388, 2407.10671, 2310.06825, 2408.00118, 2503.19786, 2509.20354). Qwen3-VL's
+language model is Qwen3: of a text without pictures its three positions are one (2511.21631).
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ ARCHITECTURES = {
     "nomic_bert": "nomic_bert",
     "qwen2": DECODER,
     "qwen3": DECODER,
+    "qwen3_vl_text": DECODER,
     "roberta": "bert",
     "siglip_text_model": "siglip_text",
     "siglip_vision_model": "pictures",
