@@ -126,7 +126,7 @@ def test_apples_own_files(apples: Callable[[str], Converted], kind: str) -> None
     close(one.run("text", input_ids=ids, attention_mask=np.ones_like(ids)), expected)
 
 
-@pytest.mark.parametrize(("dtype", "least"), [("bf16", 0.9999), ("int8", 0.999)])
+@pytest.mark.parametrize(("dtype", "least"), [("bf16", 0.9998), ("int8", 0.999)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rounded_they_point_the_same_way(
     made: Callable[..., Converted], kind: str, dtype: str, least: float

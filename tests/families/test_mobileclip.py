@@ -21,6 +21,26 @@ from omnivec.runtimes.torch import PLUGIN as TORCH
 from open_clips import DIMS, KINDS, Reference
 
 TEXTS = ["a fox", "A Dog,  over the lazy fox!", "", "fox " * 150]
+AWKWARD = (
+    "It’s a dog‘s “life”, and the dogʼs, too",
+    "it\x92s \x93quoted\x94",
+    "Tom &amp; Jerry &lt;3 &quot;fish&quot; &#39;n&#x27; chips",
+    "P&eacute;rez &EACUTE;T&Eacute; P&EACUTE;REZ, BUNDESSTRA&SZLIG;E &nTILDE; &rsquo;s",
+    "twice &amp;amp; thrice &amp;amp;amp; more &amp;amp;amp;amp;amp; R&amp;eacute;my",
+    "&ampx; this&not that &copy",
+    "<b>bold</b> &amp; it&rsquo;s\nbelow &rsquo;s",
+    "it&rsquo;s above\nhere<br> it&rsquo;s",
+    "ﬁsh ﬂour oﬃce ﬅ ﬆ Ĳssel ŉ ǄǱǈ æsop",
+    "ｆｕｌｌ　ｗｉｄｔｈ！ Ｕﾀｰﾝ ＆ａｍｐ； ¥",
+    "a\r\nb\rc\u2028d\u2029e\x85f\tg\u00a0h\x0ci\u3000j",
+    "\x1b[36;44mblue\x1b[0m, \x1b［1m nul\x00l \x0bv\x1fu\x7f \ufeffbom \ufff9x\ufffc \u206a",
+    "cafe\u0301 e\u0328\u0301 İstanbul ΣΊΣΥΦΟΣ STRASSE ẞ Å",
+    "  spaces   around\t\n ",
+    "2+2=4... e-mail: someone@example.org 3,700,000 ½ ² 🐈‍⬛ 👩🏽‍🚀 日本語 I'LL DON'T we’ve",
+    "&#0; &#128; &#xD800; &#x110000; &; &#; &#x; &bogus; &#59;",
+    "naïve schön Größe €5 – — … ™ №",
+    "",
+)
 SHAPES = ((64, 64), (1, 1), (90, 61), (128, 160), (67, 301), (200, 333), (5, 9))
 
 
@@ -72,6 +92,17 @@ def test_texts_of_any_length_together(
     close(rows, reference.read(open_clips.ids(TEXTS)))
     alone = np.concatenate([[model.encode([text])[0].dense] for text in TEXTS])
     close(alone, rows)
+
+
+def test_captions_are_cleaned_as_open_clip_does(
+    built: Callable[[str], tuple[Path, Reference]],
+) -> None:
+    model = Opened(PLUGIN, built("s")[0]).model
+    units = [Unit(parts=(Text(text),)) for text in AWKWARD]
+    for text, found in zip(AWKWARD, model.prepare(units), strict=True):
+        got, want = found.arrays["input_ids"], open_clips.ids([text])[0]
+        assert got.tolist() == want[: len(got)].tolist(), text
+        assert not want[len(got) :].any()
 
 
 @pytest.mark.parametrize("kind", KINDS)

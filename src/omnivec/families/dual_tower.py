@@ -34,7 +34,7 @@ from omnivec.core.nouns import (
 from omnivec.core.seams import Session
 from omnivec.core.steps import Head
 from omnivec.core.towers import IMAGE, TEXT
-from omnivec.families import _vision
+from omnivec.families import _captions, _vision
 from omnivec.families._files import architecture, modules, tokenizer_settings, vocabulary, window
 from omnivec.families._rows import Rows, Way
 from omnivec.families._text import Prompts, pack
@@ -215,6 +215,8 @@ class _Filler:
 
 def _cleaner(home: Checkpoint) -> Callable[[str], str] | None:
     """What is done to a text before its tokenizer, which does not always do it by itself."""
+    if home.architecture == "mobileclip":
+        return _captions.clean
     named = str(tokenizer_settings(home).get("tokenizer_class", ""))
     if named.startswith("SiglipTokenizer"):
         return _canonical
