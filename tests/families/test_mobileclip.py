@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ import open_clips
 import wire
 from multivectors import Opened
 from omnivec.conversion.convert import convert
-from omnivec.core.checkpoint import Checkpoint
+from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import TooLong
 from omnivec.core.nouns import Film, Pixels, Text, Unit
 from omnivec.core.steps import Scale
@@ -145,6 +148,64 @@ def test_a_text_that_must_not_be_cut(built: Callable[[str], tuple[Path, Referenc
     model = Opened(PLUGIN, built("s")[0]).model
     with pytest.raises(TooLong):
         model.prepare([Unit(parts=(Text("fox " * 150),), overflow="refuse")])
+
+
+def damaged(folder: Path, tmp_path: Path, *, tower: str, **told: Any) -> Path:
+    """A copy whose config.json has `told` in a tower's section, or not (None)."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    section = config[f"{tower}_config"] | told
+    kept = {key: value for key, value in section.items() if value is not None}
+    (tmp_path / "config.json").write_text(json.dumps({**config, f"{tower}_config": kept}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("tower", "told"),
+    [
+        ("vision", {"mixers": []}),
+        ("vision", {"patch_size": 0}),
+        ("vision", {"patch_size": "x"}),
+        ("vision", {"parameters": "x"}),
+        ("vision", {"parameters": [1]}),
+        ("text", {"pad_token_id": None}),
+        ("text", {"pad_token_id": "x"}),
+    ],
+)
+def test_damaged_settings(
+    built: Callable[[str], tuple[Path, Reference]], tmp_path: Path, tower: str, told: Any
+) -> None:
+    folder = damaged(built("s")[0], tmp_path, tower=tower, **told)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        Opened(PLUGIN, folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "shape"),
+    [
+        ("s", "vision_model.stem.0.weight", (16, 2, 3, 3)),
+        ("s", "vision_model.stem.1.weight", (19, 1, 3, 3)),
+        ("s", "vision_model.stages.0.blocks.0.mlp.conv.weight", (3, 1, 7, 7)),
+        ("b", "vision_model.embeddings.stem.0.weight", (16, 2, 4, 4)),
+        ("b", "vision_model.embeddings.patch_embedding.weight", (64, 16, 2, 0)),
+    ],
+)
+def test_damaged_kernels(
+    built: Callable[[str], tuple[Path, Reference]],
+    tmp_path: Path,
+    kind: str,
+    key: str,
+    shape: tuple[int, ...],
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(built(kind)[0], tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    assert key in tensors
+    save_file({**tensors, key: np.zeros(shape, np.float32)}, file)
+    with pytest.raises(CheckpointError, match=r"config\.json and the weights do not fit"):
+        Opened(PLUGIN, tmp_path)
 
 
 @pytest.mark.skipif(not wire.DATA.is_dir(), reason="the real data is not beside this checkout")

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from omnivec.core import towers
-from omnivec.core.checkpoint import Checkpoint
+from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import BadRequest, Unsupported
 from omnivec.core.heads import NORM_FLOOR
 from omnivec.core.nouns import (
@@ -88,8 +88,14 @@ class DualTowerFamily:
 
     def ready(self, checkpoint: Checkpoint, sessions: Mapping[str, Session]) -> DualTower:
         text, image = (sessions[f"{_folder(checkpoint)}{tower}"] for tower in (TEXT, IMAGE))
-        home = _home(checkpoint)
-        return DualTower(Texts(home, text, Prompts.read(checkpoint)), Pictures(home, image, text))
+        home, prompts = _home(checkpoint), Prompts.read(checkpoint)
+        try:
+            return DualTower(Texts(home, text, prompts), Pictures(home, image, text))
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise CheckpointError(
+                f"{checkpoint.name}: config.json lacks or garbles {error}, which its towers need; "
+                "download the model again"
+            ) from error
 
 
 def _folder(checkpoint: Checkpoint) -> str:
