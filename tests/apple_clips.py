@@ -66,10 +66,8 @@ def build(kind: str, file: Path) -> Reference:
     open_clips.tokenizer().save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        image = open_clips._image("s" if kind == "s0" else kind)
-        text = _hybrid() if kind == "s0" else _text(causal=kind == "b")
-        for tower in (image, text):
-            open_clips._shake(tower)
+        image = open_clips._shaken(open_clips._image("s" if kind == "s0" else kind))
+        text = open_clips._shaken(_hybrid() if kind == "s0" else _text(causal=kind == "b"))
     if kind == "b":
         _as_apple(image)
     state = {f"image_encoder.model.{key}": one for key, one in _image(kind, image).items()}

@@ -1,5 +1,5 @@
-"""Tiny checkpoints of MobileCLIP in open_clip's layout, and the reference: timm's image towers
-and open_clip's text tower.
+"""Tiny checkpoints of MobileCLIP in open_clip's layout, and the reference: timm's image towers,
+and open_clip's text tower and tokenizer.
 
 Both packages import torchvision, of which the parts that are used here need nothing. It must not
 be installed beside a torch for CPUs, so that a stand-in takes its place while they are imported.
@@ -8,6 +8,7 @@ be installed beside a torch for CPUs, so that a stand-in takes its place while t
 from __future__ import annotations
 
 import enum
+import gzip
 import importlib
 import importlib.machinery
 import json
@@ -17,9 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from vocabularies import SENTENCES
 
 KINDS = ("s", "b", "large")
 WIDTH, WORDS, DIMS = 64, 77, 16
@@ -130,9 +134,8 @@ def build(
     tokens.save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = Reference(_image(kind), _text(len(tokens), causal=causal))
-        for tower in made:
-            _shake(tower)
+        image = _shaken(_image(kind))  # before the other, so that no words change what it is
+        made = Reference(image, _shaken(_text(len(tokens), causal=causal)))
     state = {f"visual.trunk.{key}": value for key, value in made.image.state_dict().items()}
     state |= {f"text.{key}": value for key, value in made.text.state_dict().items()}
     state["logit_scale"] = torch.tensor(2.6)
@@ -230,7 +233,7 @@ def _text(words: int, *, causal: bool) -> Any:
     ).eval()
 
 
-def _shake(tower: Any) -> None:
+def _shaken(tower: Any) -> Any:
     """Random weights and statistics of training: those of a new tower hide mistakes."""
     import torch
 
@@ -247,23 +250,85 @@ def _shake(tower: Any) -> None:
                 one.copy_(BIAS * noise + ("layer_scale" in name) * 0.3)
             else:
                 one.copy_(GAIN * noise / max(1, one[0].numel()) ** 0.5)
+    return tower
+
+
+# ── tokenizers ───────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def _own() -> Any:
+    """open_clip's, of few words: these are its file's lines from the second one on."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = _split()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    made.train_from_iterator(SENTENCES, trainer)
+    merges = json.loads(made.to_str())["model"]["merges"]
+    lines = ["", *(" ".join(pair) for pair in merges)]
+    packages()
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "words.txt.gz"
+        file.write_bytes(gzip.compress("\n".join(lines).encode()))
+        return importlib.import_module("open_clip.tokenizer").SimpleTokenizer(str(file))
+
+
+def _split() -> Any:
+    """As CLIP's tokenizer.json has it: words, digits, signs; each as bytes."""
+    from tokenizers import Regex, pre_tokenizers
+
+    words = Regex(r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+""")
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(words, behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
 
 
 @cache
 def tokenizer() -> Any:
-    from towers import _tokenizer
+    """The same words in the form of CLIP's tokenizer.json."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, processors
+    from transformers import PreTrainedTokenizerFast
 
-    return _tokenizer("clip")
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    *words, first, last = _own().encoder.items()
+    known = {**dict(words), start: first[1], end: last[1]}
+    made = Tokenizer(
+        models.BPE(known, list(_own().bpe_ranks), unk_token=end, end_of_word_suffix="</w>")
+    )
+    spaces = normalizers.Replace(Regex(r"\s+"), " ")
+    made.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
+    made.pre_tokenizer = _split()
+    made.add_special_tokens([start, end])
+    made.post_processor = processors.TemplateProcessing(
+        single=[start, "$A", end],
+        pair=[start, "$A", end, "$B:1", f"{end}:1"],
+        special_tokens=[(start, known[start]), (end, known[end])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        model_max_length=WORDS,
+        bos_token=start,
+        eos_token=end,
+        pad_token=end,
+        model_input_names=["input_ids", "attention_mask"],
+        padding_side="right",
+    )
 
 
 def ids(texts: list[str]) -> np.ndarray:
-    """As open_clip has them: cut to 77 with the end still there, and zeros behind it."""
-    rows = np.zeros((len(texts), WORDS), np.int64)
-    for row, text in zip(rows, texts, strict=True):
-        told = tokenizer()(text)["input_ids"]
-        told = told if len(told) <= WORDS else [*told[: WORDS - 1], told[-1]]
-        row[: len(told)] = told
-    return rows
+    """int64 [B, 77]: cut to 77 with the end still there, and zeros behind it."""
+    found: np.ndarray = _own()(texts, WORDS).numpy()
+    return found
 
 
 # ── pictures ─────────────────────────────────────────────────────────────────────────────

@@ -508,6 +508,30 @@ def test_open_clips_weights_are_fetched_once_and_not_as_a_pickle(
         assert (asked == []) == again
 
 
+@pytest.mark.parametrize("missing", ["tokenizer.json", "open_clip_config.json"])
+def test_what_open_clip_has_not_cached_is_fetched(
+    hub: tuple[str, list[str]], network: Network, tmp_path: Path, missing: str
+) -> None:
+    files = dict(REPOSITORIES["org/open-clip"])
+    del files["open_clip_pytorch_model.bin"], files[missing]
+    folder = snapshot(tmp_path / "hub", files, "org/open-clip")
+    done = network.run(hub[0], "-m", "omnivec", "convert", "org/open-clip", "new")
+    assert "open_clip_model.safetensors is not a whole safetensors file" in done.stderr
+    assert (folder / missing).is_file()
+
+
+@pytest.mark.parametrize("endpoint", ["nowhere", "hub"])
+def test_without_a_hub_what_is_cached_has_to_do(
+    hub: tuple[str, list[str]], network: Network, tmp_path: Path, endpoint: str
+) -> None:
+    snapshot(tmp_path / "hub", {"open_clip_model.safetensors": b"x"}, "org/gated")
+    address = {"nowhere": "http://127.0.0.1:9", "hub": hub[0]}[endpoint]
+    done = network.run(address, "-m", "omnivec", "convert", "org/gated", "new")
+    assert done.returncode == 1
+    assert "is no checkpoint of open_clip's" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -166,6 +166,31 @@ def test_attention_may_look_both_ways(decoder, tmp_path, side, runtime):
 
 
 @pytest.mark.parametrize("runtime", [PLUGIN, TORCH], ids=["openvino", "torch"])
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("gemma", "use_bidirectional_attention", True),
+        ("gemma2", "use_bidirectional_attention", True),
+        ("gemma2", "is_causal", False),
+        ("gemma3_text", "is_causal", False),
+    ],
+)
+def test_both_sides_in_words_that_a_gemma_has_no_meaning_for(tmp_path, runtime, kind, key, value):
+    for told, refused in ((value, True), (not value, False)):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, key: told}))
+        why = runtime.can(Checkpoint("tiny", tmp_path), "main", LAST, "cpu")
+        assert (why is not None and repr(key) in why) if refused else why is None
+
+
+def test_llamas_do_not_know_gemmas_word(tmp_path):
+    folder = build_decoder("llama", tmp_path, config={"use_bidirectional_attention": True})
+    arrays = batch(4, 33, "right")
+    expected = last(hidden_states(folder, arrays), arrays["attention_mask"])
+    got = opened(folder).run(arrays)["output"]
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", [PLUGIN, TORCH], ids=["openvino", "torch"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("minus", [None, 9])
 def test_a_contrast_is_the_difference_of_two_logits(tmp_path, runtime, tied, minus):

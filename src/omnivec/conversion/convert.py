@@ -51,14 +51,26 @@ def convert(place: Path, target: Path, tokenizer: Path | None, tell: Callable[[s
     source = sources.read(place)
     words = _tokenizer(source, tokenizer)
     tell(f"{source.name}: {len(source.tensors)} tensors")
-    made = made_of(source)
+    made = _made(source)
     _check(words, made)
     tell(str(made))
     _write(made, words, target)
 
 
+def _made(source: Source) -> Made:
+    """As made_of. Raises CheckpointError also for tensors of shapes that nobody thought of."""
+    try:
+        return made_of(source)
+    except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{source.name} is not the model that it claims to be: the shapes of its tensors do "
+            "not fit each other; download it again"
+        ) from error
+
+
 def made_of(source: Source) -> Made:
-    """Both towers, with what only training needs folded in. Raises CheckpointError."""
+    """Both towers, with what only training needs folded in. Raises CheckpointError, and what
+    NumPy raises for tensors that do not fit each other."""
     own = apple.claims(source.tensors)
     stock = Stock(source.name, apple.renamed(source.tensors) if own else source.tensors)
     text = stock.under("text")

@@ -70,7 +70,8 @@ class Checkpoint:
     def part(self, graph: str) -> Checkpoint:
         """What the graph of that name is made of: the model of its own that the folder `graph`
         holds, as a Router's routes have; of a model of two towers ("text", "image") the files
-        under that tower's section of config.json; else this checkpoint itself."""
+        under that tower's section of config.json; else this checkpoint itself. Raises
+        CheckpointError for a section of no sizes."""
         folder, _, tower = graph.rpartition("/")
         if self.has(f"{graph}/config.json"):
             return self._beneath(self.path(graph))
@@ -80,7 +81,13 @@ class Checkpoint:
         if section is None:
             return self
         made = self._beneath(self.folder)
-        made.config, made.share = section, towers.share(self.config, graph)
+        try:
+            made.config, made.share = section, towers.share(self.config, graph)
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise CheckpointError(
+                f"{self.name}: config.json garbles the sizes of its towers; download the model "
+                "again, or convert it again"
+            ) from error
         return made
 
     def _beneath(self, folder: Path) -> Checkpoint:

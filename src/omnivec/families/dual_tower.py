@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from omnivec.core import towers
-from omnivec.core.checkpoint import Checkpoint
+from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.errors import BadRequest, Unsupported
 from omnivec.core.heads import NORM_FLOOR
 from omnivec.core.nouns import (
@@ -34,7 +34,7 @@ from omnivec.core.nouns import (
 from omnivec.core.seams import Session
 from omnivec.core.steps import Head
 from omnivec.core.towers import IMAGE, TEXT
-from omnivec.families import _vision
+from omnivec.families import _captions, _vision
 from omnivec.families._files import architecture, modules, tokenizer_settings, vocabulary, window
 from omnivec.families._rows import Rows, Way
 from omnivec.families._text import Prompts, pack
@@ -88,8 +88,14 @@ class DualTowerFamily:
 
     def ready(self, checkpoint: Checkpoint, sessions: Mapping[str, Session]) -> DualTower:
         text, image = (sessions[f"{_folder(checkpoint)}{tower}"] for tower in (TEXT, IMAGE))
-        home = _home(checkpoint)
-        return DualTower(Texts(home, text, Prompts.read(checkpoint)), Pictures(home, image, text))
+        home, prompts = _home(checkpoint), Prompts.read(checkpoint)
+        try:
+            return DualTower(Texts(home, text, prompts), Pictures(home, image, text))
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise CheckpointError(
+                f"{checkpoint.name}: config.json lacks or garbles {error}, which its towers need; "
+                "download the model again"
+            ) from error
 
 
 def _folder(checkpoint: Checkpoint) -> str:
@@ -215,6 +221,8 @@ class _Filler:
 
 def _cleaner(home: Checkpoint) -> Callable[[str], str] | None:
     """What is done to a text before its tokenizer, which does not always do it by itself."""
+    if home.architecture == "mobileclip":
+        return _captions.clean
     named = str(tokenizer_settings(home).get("tokenizer_class", ""))
     if named.startswith("SiglipTokenizer"):
         return _canonical

@@ -70,14 +70,14 @@ class OpenVINO:
         chosen = precision(dtype, checkpoint.name)
         core = load().Core()
         graphs = importlib.import_module("omnivec.runtimes._openvino.graphs")
-        model, feed, weights = graphs.build(checkpoint, head, int8=chosen == "int8")
         streams = parallel(checkpoint, cores())
         try:
+            model, feed, weights = graphs.build(checkpoint, head, int8=chosen == "int8")
             compiled = core.compile_model(model, "CPU", _wishes(chosen, streams))
             session = OpenVINOSession(compiled, feed, streams, chosen)
             session.weights = weights
             session.run(feed.few())  # packs the weights
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, IndexError) as error:
             raise CheckpointError(
                 f"{checkpoint.name}: OpenVINO refused the graph; config.json and the weights "
                 "do not fit each other"

@@ -13,6 +13,7 @@ from weakref import WeakSet
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.nouns import Accelerator
 from omnivec.core.steps import Head
+from omnivec.runtimes import _sides
 from omnivec.runtimes._torch import devices
 from omnivec.runtimes._torch.opening import Local, open_session
 from omnivec.runtimes._torch.workers import Workers
@@ -44,7 +45,7 @@ class TorchRuntime:
             return f"needs {' and '.join(missing)}: {INSTALL}"
         if device == "cuda" and not _has_cuda():
             return "torch finds no CUDA device; use --device cpu, or a torch built for CUDA"
-        return None
+        return _sides.reason(checkpoint.architecture, checkpoint.config)
 
     def open(
         self,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from omnivec.runtimes import _sides
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -65,7 +67,9 @@ def reason(architecture: str, config: Mapping[str, Any]) -> str | None:
     for key, right, what in _NEEDED:
         if config.get(key) not in right:
             return f"the openvino runtime's {architecture} graph has no {what} ({key!r})"
-    return _scaled(architecture, config) if ARCHITECTURES[architecture] == DECODER else None
+    if ARCHITECTURES[architecture] != DECODER:
+        return None
+    return _sides.reason(architecture, config) or _scaled(architecture, config)
 
 
 def _scaled(architecture: str, config: Mapping[str, Any]) -> str | None:

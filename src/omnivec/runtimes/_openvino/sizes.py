@@ -74,7 +74,9 @@ def reaches(config: Mapping[str, Any]) -> list[Reach]:
 
 def looks_both_ways(config: Mapping[str, Any]) -> bool:
     """Whether a token sees those after it, too: so were gte-Qwen2 and EmbeddingGemma trained."""
-    return config.get("is_causal") is False or bool(config.get("use_bidirectional_attention"))
+    if config["model_type"] == "gemma3_text":
+        return bool(config.get("use_bidirectional_attention"))
+    return config.get("is_causal") is False
 
 
 def _activation(config: Mapping[str, Any]) -> str:
