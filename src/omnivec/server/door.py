@@ -30,7 +30,8 @@ from omnivec.server.aside import LARGE_BODY, LARGE_REPLY, Aside
 from omnivec.server.auth import OPEN, Hosts, Keys, challenge, check_page
 from omnivec.server.form import posted
 from omnivec.server.limits import Read, limits, read_within
-from omnivec.server.metrics import Metrics, Traffic
+from omnivec.server.metrics import Metrics
+from omnivec.server.operations import Operation, Page, Route
 from omnivec.server.replies import headers_of, internal, placed, with_header
 from omnivec.server.routes import NotAllowed, Table
 
@@ -40,44 +41,6 @@ LONGEST_NAME = 128
 """Characters of a request id that a client may choose."""
 
 _peek = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-class Operation(msgspec.Struct, frozen=True):
-    """An endpoint of a dialect, at one of the dialect's prefixes."""
-
-    dialect: Dialect
-    endpoint: Endpoint
-    prefix: str
-
-
-class Page(msgspec.Struct, frozen=True):
-    """A route that is no dialect's: probes, metrics, documentation. `keys` are its own, in
-    place of the door's; `body` is how many bytes it reads, 0 for none."""
-
-    serve: Callable[[Call], Awaitable[Reply]]
-    keys: Keys | None = None
-    body: int = 0
-
-
-class Route(msgspec.Struct):
-    """What answers one method of one path: a page or the operations of dialects.
-
-    `asked` recognise their bodies, `fallback` takes the rest. `needed` are the fields that the
-    fallback's bodies must have.
-    """
-
-    method: str
-    template: str
-    traffic: Traffic
-    page: Page | None = None
-    asked: list[Operation] = []
-    fallback: Operation | None = None
-    needed: frozenset[str] = frozenset()
-
-    @property
-    def operations(self) -> list[Operation]:
-        """All of them, the fallback first."""
-        return self.asked if self.fallback is None else [self.fallback, *self.asked]
 
 
 class Visit(msgspec.Struct):

@@ -22,7 +22,7 @@ from omnivec.media.containers import HEAD, container, is_picture
 from omnivec.server.aside import LARGE_BODY, Aside
 
 if TYPE_CHECKING:
-    from omnivec.server.door import Operation
+    from omnivec.server.operations import Operation
 
 MOST_PARTS = 1024
 MOST_HEAD = 4096

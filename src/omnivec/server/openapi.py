@@ -28,7 +28,8 @@ from omnivec.core.errors import (
 from omnivec.core.seams import Endpoint
 from omnivec.core.settings import Settings
 from omnivec.server.auth import OPEN, Keys
-from omnivec.server.door import Door, Operation, Route
+from omnivec.server.door import Door
+from omnivec.server.operations import Operation, Route
 
 Json = dict[str, Any]
 
