@@ -12,7 +12,7 @@ import pytest
 from listening import listen
 from serving import CARD, TinyEngine, post, running
 
-from omnivec.core.nouns import Accelerator
+from omnivec.core.machine import Accelerator
 
 KEYS = {
     *("timestamp", "ready", "name", "machine_profile", "pool_name", "gpu", "gpu_count", "gpus"),

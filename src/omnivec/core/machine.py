@@ -9,6 +9,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
 
 def memory() -> tuple[int, int]:
     """(bytes in all, bytes available), within the container's limit."""
@@ -50,3 +52,15 @@ def read(path: str) -> str:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+class Accelerator(msgspec.Struct, frozen=True):
+    """A GPU as it is now. `used` and `total` are bytes; `utilization` in percent and
+    `temperature` in degrees Celsius are None where nothing here can measure them."""
+
+    device: str
+    name: str
+    used: int
+    total: int
+    utilization: float | None = None
+    temperature: int | None = None

@@ -393,15 +393,3 @@ class Result(msgspec.Struct, frozen=True):
     dims: int | None = None
     dtype: Dtype = "float32"
     ignored: tuple[str, ...] = ()
-
-
-class Accelerator(msgspec.Struct, frozen=True):
-    """A GPU as it is now. `used` and `total` are bytes; `utilization` in percent and
-    `temperature` in degrees Celsius are None where nothing here can measure them."""
-
-    device: str
-    name: str
-    used: int
-    total: int
-    utilization: float | None = None
-    temperature: int | None = None

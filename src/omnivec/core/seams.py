@@ -14,8 +14,8 @@ import msgspec
 from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.errors import Fault
 from omnivec.core.form import Form
+from omnivec.core.machine import Accelerator
 from omnivec.core.nouns import (
-    Accelerator,
     Array,
     Call,
     Card,

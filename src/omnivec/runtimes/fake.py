@@ -38,7 +38,8 @@ import numpy as np
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.heads import computed, kept, named, of_tokens
-from omnivec.core.nouns import Accelerator, Array, Floats
+from omnivec.core.machine import Accelerator
+from omnivec.core.nouns import Array, Floats
 from omnivec.core.seams import SessionLost
 from omnivec.core.steps import Head
 

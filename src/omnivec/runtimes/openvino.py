@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from omnivec.core.checkpoint import Checkpoint
-    from omnivec.core.nouns import Accelerator, Array
+    from omnivec.core.machine import Accelerator
+    from omnivec.core.nouns import Array
     from omnivec.core.seams import Session
     from omnivec.core.steps import Head
     from omnivec.runtimes._openvino.feeds import Feed

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from weakref import WeakSet
 
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.nouns import Accelerator
+from omnivec.core.machine import Accelerator
 from omnivec.core.steps import Head
 from omnivec.runtimes import _sides
 from omnivec.runtimes._torch import devices

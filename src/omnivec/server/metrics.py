@@ -11,7 +11,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from omnivec.core.nouns import Accelerator, Card, Result
+from omnivec.core.machine import Accelerator
+from omnivec.core.nouns import Card, Result
 from omnivec.server.histogram import Histogram
 from omnivec.server.lag import Lag
 

@@ -17,7 +17,8 @@ from typing import Any
 import orjson
 from prometheus_client.core import Metric
 
-from omnivec.core.nouns import Accelerator, Card
+from omnivec.core.machine import Accelerator
+from omnivec.core.nouns import Card
 from omnivec.core.settings import Settings
 from omnivec.server import sie_series
 from omnivec.server.door import Door

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from omnivec.core.nouns import Accelerator
+from omnivec.core.machine import Accelerator
 
 T = TypeVar("T")
 
