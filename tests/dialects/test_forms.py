@@ -126,3 +126,12 @@ def test_what_a_form_cannot_mean(
         asked(dialect, *fields)
     assert isinstance(refused.value, BadRequest | Unsupported)
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("dialect", ["openai", "synesis", "intel"])
+@pytest.mark.parametrize("field", [("file", "/home/me/cat.jpg"), ("model", "minilm")])
+def test_a_form_without_a_file_is_told_how_one_is_sent(
+    dialect: str, field: tuple[str, str]
+) -> None:
+    with pytest.raises(BadRequest, match=r"no file and no `text`; .* `-F file=@PATH`"):
+        asked(dialect, field)

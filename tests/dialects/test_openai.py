@@ -123,9 +123,19 @@ def test_infinitys_pictures(given: Any) -> None:
         Item((Image(Blob(PIXEL)),)),
         Item((Image(Blob(PIXEL)),)),
     )
-    assert task(input=["data:image/jpeg;base64,AA"]).items[0].parts[0] == Text(
-        "data:image/jpeg;base64,AA"
-    )
+
+
+@pytest.mark.parametrize(
+    "uri", ["data:image/jpeg;base64,AA", "DATA:image/png;a=b;base64,", "data:video/mp4;base64,AA"]
+)
+def test_a_file_as_a_plain_string_is_not_taken_for_a_text(uri: str) -> None:
+    for given, at in ((uri, 0), (["a", uri], 1), (["a" * 70_000, {"text": uri}, uri], 2)):
+        error = refused(input=given)
+        assert (error["status"], error["param"]) == (400, f"input[{at}]")
+        assert '`"modality": "image"`' in error["message"]
+    assert task(input=[uri], modality="text").items == (Item((Text(uri),)),)
+    for about in ("data:image/png is a type", f"see {uri}"):
+        assert task(input=about).items == (Item((Text(about),)),)
 
 
 def test_jinas_name_of_the_encoding() -> None:

@@ -290,6 +290,38 @@ def test_a_large_body_of_another_type_is_refused():
     assert reply.status == 415
 
 
+SIZES = pytest.mark.parametrize("size", [10, 2**20])
+FORM = "multipart/form-data; boundary=x"
+
+
+@SIZES
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v1/encode/tiny/model", "/v2/embed"])
+def test_a_form_where_none_is_read_is_told_where_they_are(path: str, size: int):
+    at = door(*REAL.values())
+    reply = ask(at, b"--x" + b"\xff" * size, path, content_type=FORM)
+    assert reply.status == (400 if "encode" in path else 415)  # SIE's clients know no 415
+    assert b"Forms are read where embeddings are asked for, at /v1/embeddings;" in reply.body
+    json.loads(reply.body)
+
+
+@SIZES
+@pytest.mark.parametrize(
+    ("path", "kind", "told"),
+    [
+        ("/v1/embeddings", "image/jpeg", b"as a form: `curl -F file=@cat.jpg`"),
+        ("/v1/embeddings", "Application/Octet-Stream", b"as a form: `curl -F file=@cat.jpg`"),
+        ("/v1/embeddings", "application/x-www-form-urlencoded", b"Send the body as JSON"),
+        ("/v1/embeddings", "text/plain; charset=utf-8", b"Send the body as JSON"),
+        ("/v1/rerank", "image/jpeg", b"Send the body as JSON"),
+    ],
+)
+def test_a_bare_file_is_another_content_type(path: str, kind: str, told: bytes, size: int):
+    at = door(*REAL.values())
+    reply = ask(at, b"\xff\xd8" + b"\0" * size, path, content_type=kind)
+    assert reply.status == 415
+    assert told in reply.body
+
+
 def own(path: str) -> Endpoint:
     return msgspec.structs.replace(models(path), own=True, encode=lambda *_: Reply(b'"its own"'))
 

@@ -6,7 +6,7 @@ that it has in a body, and its text is read as laxly as numbers in quotation mar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,19 +16,20 @@ from omnivec.core.form import TEXTS, Form, Upload
 
 
 def openai(form: Form) -> Mapping[str, Any]:
-    """Each text and each file is an item of `input`."""
+    """Each text and each file is an item of `input`. Raises BadRequest where there is none."""
     items: list[Any] = []
     for field in form:
         if isinstance(field.value, Upload):
             items.append({field.value.medium: field.value.url})
         elif field.name in TEXTS:
             items.append(field.value)
+    _check(items, "input")
     return _others(form) | {"input": items}
 
 
 def synesis(form: Form) -> Mapping[str, Any]:
     """Each text begins an item, and a file joins it where it follows at once. An `instruction`
-    is that of all. Raises BadRequest for a video."""
+    is that of all. Raises BadRequest for a video, and for a form with nothing of both."""
     others = _others(form)
     told = {"instruction": others.pop("instruction")} if "instruction" in others else {}
     items: list[dict[str, str]] = []
@@ -42,6 +43,7 @@ def synesis(form: Form) -> Mapping[str, Any]:
             items[-1]["image"] = field.value.url
         else:
             items.append({"image": field.value.url, **told})
+    _check(items, "inputs")
     return others | {"inputs": items}
 
 
@@ -54,7 +56,8 @@ def intel(form: Form) -> Mapping[str, Any]:
     others = _others(form)
     files = [field.value for field in form if isinstance(field.value, Upload)]
     texts = [field.value for field in form if isinstance(field.value, str) and field.name in TEXTS]
-    if bool(files) == bool(texts):
+    _check([*files, *texts], "input")
+    if files and texts:
         raise BadRequest("A form must have files or texts, and not both.", param="input")
     config = _config(form, others)
     urls = [file.url for file in files]
@@ -84,6 +87,13 @@ def _config(form: Form, others: dict[str, Any]) -> dict[str, Any]:
         numbers = ",".join(text.strip("[] ") for text in listed).split(",")
         config["frame_indexes"] = [number.strip() for number in numbers]
     return config
+
+
+def _check(items: Sequence[object], field: str) -> None:
+    if not items:
+        raise BadRequest(
+            "The form has no file and no `text`; a file is sent as `-F file=@PATH`.", param=field
+        )
 
 
 def _others(form: Form) -> dict[str, Any]:

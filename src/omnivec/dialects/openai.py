@@ -113,6 +113,8 @@ def _parts(raw: bytes, request: _Unread, most: int) -> list[_Content]:
 def _contents(items: list[Any], request: _Unread, start: int = 0) -> list[_Content]:
     if request.modality == "image":
         return [_picture(item, f"input[{i}]") for i, item in enumerate(items, start)]
+    if request.modality is None:
+        _check_texts(items, start)
     return [
         (Text(item),)
         if isinstance(item, str)
@@ -121,6 +123,20 @@ def _contents(items: list[Any], request: _Unread, start: int = 0) -> list[_Conte
         else (Tokens(item),)
         for i, item in enumerate(items, start)
     ]
+
+
+_FILE = re.compile(r"data:(?:image|video)/[^,]{0,200};base64,", re.IGNORECASE).match
+
+
+def _check_texts(items: list[Any], start: int) -> None:
+    """Whoever sends a file as a string means no text. Raises BadRequest."""
+    for i, item in enumerate(items, start):
+        if isinstance(item, str) and _FILE(item):
+            raise BadRequest(
+                f"`input[{i}]` is a data: URI, and a string is read as a text: send an object with "
+                '`image` or `video`, or say `"modality": "image"` beside `input`, or "text".',
+                param=f"input[{i}]",
+            )
 
 
 def _picture(item: _Given, field: str) -> _Content:

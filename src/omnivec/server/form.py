@@ -37,6 +37,11 @@ _BOUNDARY = re.compile(
 _PARAMETER = re.compile(r';\s*([\w*.-]{1,40})=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
 _PLAIN = ("", "7bit", "8bit", "binary")
 
+_MEDIA = ("image/", "video/", "audio/", "application/octet-stream")
+_NEVER_JSON = (*_MEDIA, "text/", "multipart/", "application/x-www-form-urlencoded")
+_JSON = "Send the body as JSON, with the header `Content-Type: application/json`."
+_AS_FORM = "Send JSON, or a picture as a form: `curl -F file=@cat.jpg`."
+
 NEITHER = (
     "A file of a form must be a picture or a video; one of words (`Content-Type: text/plain`) is "
     f"read in the fields {', '.join(f'`{name}`' for name in TEXTS)}."
@@ -95,12 +100,22 @@ class Posted(NamedTuple):
 async def posted(
     call: Call, body: bytes, operations: Sequence[Operation], aside: Aside
 ) -> Posted | None:
-    """The form that a call sends, where one of the operations takes forms. Raises as `read`."""
+    """The form that a call sends, None for another body. Raises as `read`, and WrongType for a
+    form that none of the operations takes and for a body of which its type says that it is a
+    file or a text."""
     header = call.headers.get("content-type", "")
-    if header[:19].lower() != "multipart/form-data":
+    if header == "application/json" or call.method != "POST":
         return None
-    if not any(operation.endpoint.form for operation in operations):
+    taken = any(operation.endpoint.form for operation in operations)
+    essence = header[:64].strip().lower()
+    if not essence.startswith("multipart/form-data"):
+        if essence.startswith(_NEVER_JSON):
+            raise WrongType(_AS_FORM if taken and essence.startswith(_MEDIA) else _JSON)
         return None
+    if not taken:
+        raise WrongType(
+            "Forms are read where embeddings are asked for, at /v1/embeddings; send JSON here."
+        )
     if len(body) > LARGE_BODY:
         return await aside.run(read, body, header)
     return read(body, header)
