@@ -97,6 +97,7 @@ def test_every_setting_has_a_flag() -> None:
         (("serve", "--profile", "synesis"), 2, "--api-key"),
         (("serve", "--config", "absent.toml"), 2, "absent.toml cannot be read"),
         (("embed", "absent.txt"), 2, "absent.txt does not exist"),
+        (("serve", "--media-root", "./absent"), 2, "./absent does not exist; accepted: a folder"),
         (("serve", "--runtime", "nope"), 2, "'nope'; accepted: auto, ctranslate2, fake, "),
         (("config", "--runtime", "nope"), 2, "'nope'; accepted: auto, ctranslate2, fake, "),
         (("embed", "-", "-o", "a.csv"), 2, ".csv is not written here"),
@@ -344,7 +345,7 @@ def test_doctor_says_what_would_be_served() -> None:
         (("--host", "0.0.0.0"), "--insecure-no-auth"),
         (("--runtime", "absent"), "accepted: auto, ctranslate2, fake, "),
         (("--port", "x"), "accepted: a whole number"),
-        (("--media-root", "./absent"), "media_root ./absent is not a folder"),
+        (("--media-root", "./absent"), "media_root (flag --media-root): ./absent does not exist"),
         (("fake", "fake"), "two models would be called 'fake'"),
     ],
 )
