@@ -212,7 +212,8 @@ def _runtime(checkpoint: Checkpoint, graphs: Mapping[str, Any], settings: Settin
         reason = next((one for one in answers if one is not None), None)
         if reason is None:
             return name
-        reasons.append(f"{name}: {reason}")
+        if name != "fake" or settings.runtime == name:  # it opens nobody's files
+            reasons.append(f"{name}: {reason}")
     raise CheckpointError(
         f"{checkpoint.name}: {'; '.join(reasons) or f'no runtime is called {settings.runtime!r}'}"
     )
