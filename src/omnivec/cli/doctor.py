@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import typer
@@ -105,7 +106,8 @@ def _python(findings: Findings) -> None:
 
 def _settings(loaded: Loaded, findings: Findings) -> None:
     settings = loaded.settings
-    for check in (lambda: check_exposure(settings), lambda: check_roots(loaded)):
+    checks = (partial(check_exposure, settings), partial(check_roots, loaded))
+    for check in checks:
         try:
             check()
         except SettingsError as error:
