@@ -98,6 +98,7 @@ def test_every_setting_has_a_flag() -> None:
         (("serve", "--profile", "synesis"), 2, "--api-key"),
         (("serve", "--config", "absent.toml"), 2, "absent.toml cannot be read"),
         (("embed", "absent.txt"), 2, "absent.txt does not exist"),
+        (("serve", "--media-root", "./absent"), 2, "./absent does not exist; accepted: a folder"),
         (("serve", "--runtime", "nope"), 2, "'nope'; accepted: auto, ctranslate2, fake, "),
         (("config", "--runtime", "nope"), 2, "'nope'; accepted: auto, ctranslate2, fake, "),
         (("embed", "-", "-o", "a.csv"), 2, ".csv is not written here"),
@@ -212,7 +213,8 @@ def test_ctrl_c_leaves_a_valid_file(elsewhere: Path, name: str) -> None:
     process.stdin.write("text\n" * 5000)
     process.stdin.flush()
     path = elsewhere / name
-    while process.poll() is None and (not path.exists() or path.stat().st_size < 1000):
+    part = elsewhere / f"{name}.part"
+    while process.poll() is None and (not part.exists() or part.stat().st_size < 1000):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "omnivec: stopping, what is done will be kept\n"
@@ -232,6 +234,18 @@ def test_an_empty_input_makes_an_empty_output(elsewhere: Path) -> None:
     assert np.load(elsewhere / "out.npy").shape == (0, 8)
     assert run("rerank", "q", "-", "-m", "fake-reranker", "-o", "out.npy").returncode == 0
     assert np.load(elsewhere / "out.npy").shape == (0,)
+
+
+@pytest.mark.parametrize("wish", [("--dims", "9"), ("--role", "absent")])
+def test_what_fails_leaves_an_earlier_output_as_it_was(
+    elsewhere: Path, wish: tuple[str, str]
+) -> None:
+    path = elsewhere / "out.npy"
+    path.write_bytes(b"good")
+    done = run("embed", "-", "-m", "fake:dims=8", "-o", "out.npy", *wish, text="one\n")
+    assert done.returncode == 1
+    assert path.read_bytes() == b"good"
+    assert [one.name for one in elsewhere.glob("*.part")] == []
 
 
 def test_a_wish_that_the_model_cannot_fulfil_is_said(elsewhere: Path) -> None:
@@ -342,7 +356,7 @@ def test_doctor_says_what_would_read_texts_only(elsewhere: Path) -> None:
         (("--host", "0.0.0.0"), "--insecure-no-auth"),
         (("--runtime", "absent"), "accepted: auto, ctranslate2, fake, "),
         (("--port", "x"), "accepted: a whole number"),
-        (("--media-root", "./absent"), "media_root ./absent is not a folder"),
+        (("--media-root", "./absent"), "media_root (flag --media-root): ./absent does not exist"),
         (("fake", "fake"), "two models would be called 'fake'"),
     ],
 )

@@ -75,9 +75,10 @@ def test_ctrl_c_keeps_what_is_measured(elsewhere: Path) -> None:
     assert json.loads((elsewhere / "out" / "bench.json").read_text())["cells"]
 
 
-def test_a_model_that_is_not_there_is_one_line() -> None:
+def test_a_model_that_is_not_there_is_one_line_and_leaves_no_folder(elsewhere: Path) -> None:
     done = run("no/such-model", "--offline", "--seconds", "1")
     assert done.returncode == 1
+    assert not (elsewhere / "omnivec-bench").exists()
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
 

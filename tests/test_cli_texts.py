@@ -89,13 +89,14 @@ def test_an_npy_is_whole_after_each_block(tmp_path: Path, shape: tuple[int, ...]
     rows = np.random.default_rng(0).random(shape, dtype=np.float32)
     path = tmp_path / "a.npy"
     writer = Npy(path)
-    assert np.load(path).shape == (0,)
+    part = writer.file.name
+    assert np.load(part).shape == (0,)
     for start in range(0, len(rows), 2):
         writer.write(rows[start : start + 2])
-        assert np.array_equal(np.load(path), rows[: start + 2])
+        assert np.array_equal(np.load(part), rows[: start + 2])
     writer.close()
     assert np.array_equal(np.load(path).reshape(shape), rows)
-    assert path.stat().st_size == Npy.HEADER + rows.nbytes
+    assert path.stat().st_size == Npy.least + rows.nbytes
 
 
 def test_an_npy_that_is_cut_short_keeps_its_whole_rows(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_an_npy_that_is_cut_short_keeps_its_whole_rows(tmp_path: Path) -> None:
     writer.file.write(b"half a row")
     writer.close()
     assert np.load(path, mmap_mode="r").shape == (2, 3)
-    assert path.stat().st_size == Npy.HEADER + 24
+    assert path.stat().st_size == Npy.least + 24
 
 
 def test_json_lines_that_are_cut_short_keep_their_whole_lines(tmp_path: Path) -> None:
@@ -117,6 +118,38 @@ def test_json_lines_that_are_cut_short_keep_their_whole_lines(tmp_path: Path) ->
     writer.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines == [{"index": 0, "embedding": [0.5, 1.0]}, {"index": 1}]
+
+
+def test_an_output_takes_its_name_once_all_is_written(tmp_path: Path) -> None:
+    path, link = tmp_path / "a.npy", tmp_path / "link.npy"
+    np.save(path, np.zeros(5, np.float32))
+    link.symlink_to(path)
+    with Npy(link) as writer:
+        writer.write(np.ones((2, 3), np.float32))
+        assert np.load(path).shape == (5,)
+    assert link.is_symlink()
+    assert np.load(path).shape == (2, 3)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.npy", "link.npy"]
+
+
+def test_what_failed_on_its_way_is_beside_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, part = tmp_path / "a.jsonl", tmp_path / "a.jsonl.part"
+    path.write_text("good")
+    JsonLines(path).close(done=False)
+    assert not part.exists()
+    writer = JsonLines(path)
+    writer.write([{"index": 0}])
+    writer.close(done=False)
+    assert (path.read_text(), part.read_text()) == ("good", '{"index":0}\n')
+    assert str(part) in capsys.readouterr().err
+
+
+def test_what_is_no_plain_file_is_written_to_at_once() -> None:
+    with JsonLines(Path("/dev/null")) as writer:
+        writer.write([{"index": 0}])
+    assert Path("/dev/null").is_char_device()
 
 
 def test_the_name_says_the_format_unless_it_is_said(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from omnivec.core.machine import cores, quota
+from omnivec.core.machine import cores, has_cuda, quota
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,9 @@ def test_a_quota_in_cores(limit: str, count: int) -> None:
 
 def test_cores_are_no_more_than_there_are() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+def test_a_gpu_is_known_by_the_files_of_its_driver(tmp_path: Path) -> None:
+    assert not has_cuda(str(tmp_path))
+    (tmp_path / "nvidiactl").touch()
+    assert has_cuda(str(tmp_path))

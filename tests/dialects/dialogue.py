@@ -183,7 +183,7 @@ def _outputs(task: Encode | Score | Extract) -> tuple[tuple[Output, ...], int, i
         if task.dims is not None and task.dims > WIDTH:
             raise Unsupported(f"This model's vectors can have 1 to {WIDTH}.", param="dims")
         if not set(task.kinds) <= set(CARD.kinds):
-            raise Unsupported("This model makes dense vectors.", param="kinds")
+            raise Unsupported("This model makes dense vectors only.", param="kinds")
         dtype = task.dtype or "float32"
         rows = [quantise(vector(text, task.dims or WIDTH), dtype) for text in texts]
         return tuple(map(Vectors, rows)), tokens, cut

@@ -244,7 +244,7 @@ def test_each_model_does_what_it_can(nli: str, emotions: str) -> None:
         assert chosen.card.name == "nli"
         assert (await engine.run(Encode(items("fox")))).card.name == "fake"
         assert (await engine.run(Score(items("fox")[0], items("a", "b")))).card.name == "fake"
-        with pytest.raises(Unsupported, match="cannot extract anything"):
+        with pytest.raises(Unsupported, match="cannot classify"):
             await engine.run(Extract(items("fox"), "fake", labels=("dog",)))
         for name in ("nli", "emotions"):
             with pytest.raises(Unsupported, match="cannot make embeddings"):
@@ -258,8 +258,10 @@ def test_each_model_does_what_it_can(nli: str, emotions: str) -> None:
 
 
 def test_where_none_can_extract() -> None:
-    with pytest.raises(UnknownModel, match="No model here can extract"):
+    with pytest.raises(UnknownModel, match=r"classifies; .* facebook/bart-large-mnli"):
         run(Extract(items("a"), labels=("x",)), "fake:dims=8")
+    with pytest.raises(UnknownModel, match=r"classifies; .* SamLowe/roberta-base-go_emotions"):
+        run(Extract(items("a")), "fake:dims=8")
 
 
 def test_what_cannot_be_heeded_is_told(nli: str, emotions: str) -> None:

@@ -370,8 +370,16 @@ def test_an_unknown_profile_is_told_the_others(task: Task, own: dict[str, str]) 
     assert "secret" not in caught.value.message
 
 
+def test_a_kind_that_no_model_makes_is_named_with_models_that_do() -> None:
+    words = "No model here makes sparse vectors; .* omnivec/bm25 or BAAI/bge-m3"
+    with pytest.raises(UnknownModel, match=words):
+        run(Encode(items("a"), kinds=("sparse",)), "fake:dims=8")
+    with pytest.raises(UnknownModel, match="No model here can make embeddings"):
+        run(Encode(items("a")), "fake-reranker")
+
+
 def test_a_profile_may_ask_for_more_than_the_model_makes(own: dict[str, str]) -> None:
-    with pytest.raises(Unsupported, match="makes dense vectors") as caught:
+    with pytest.raises(Unsupported, match="makes dense vectors only") as caught:
         run(Encode(items("a"), "fake:sparse", yields=True), **own)
     assert caught.value.param == "kinds"
 

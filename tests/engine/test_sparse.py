@@ -87,7 +87,7 @@ def test_encode_and_score_agree_with_sentence_transformers(sparse: Any, layout: 
 def test_dense_vectors_are_refused_by_name(sparse: Any) -> None:
     asked = {"items": DOCUMENTS, "params": {"output_types": ["dense"]}}
     (refused,) = answer(sparse("bert"), ("encode", asked))
-    assert "This model makes sparse vectors." in str(refused)
+    assert "This model makes sparse vectors only." in str(refused)
 
 
 def test_what_it_makes_is_on_its_card(sparse: Any) -> None:

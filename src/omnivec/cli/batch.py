@@ -5,6 +5,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Annotated, Any, Self, TypeVar
 
@@ -102,21 +103,18 @@ def embed(
     source = _source(file, input_)
     path, kind = output(to, format_, source)
     loaded = settings(flags, config, [model] if model else [])
-    with Stop() as stop, _engine(loaded) as engine:
-        writer: Any = Npy(path) if kind == "npy" and path else JsonLines(path)
-        try:
-            index = 0
-            for chunk, vectors in _work(
-                source, "embedding", stop, lambda texts: engine.embed(texts, role=role, dims=dims)
-            ):
-                writer.write(vectors if kind == "npy" else _vectors(chunk, vectors, index))
-                index += len(chunk)
-            if not index and not stop.asked:
-                _note_empty(source)
-                if kind == "npy":  # as wide as others of this model
-                    writer.write(engine.embed([], role=role, dims=dims))
-        finally:
-            writer.close()
+    with Stop() as stop, _engine(loaded) as engine, _writer(path, kind) as writer:
+        index = 0
+        for chunk, vectors in _work(
+            source, "embedding", stop, lambda texts: engine.embed(texts, role=role, dims=dims)
+        ):
+            writer.write(vectors if kind == "npy" else _vectors(chunk, vectors, index))
+            index += len(chunk)
+        if not index:
+            _leave(stop)  # with nothing done, an earlier output stays
+            _note_empty(source)
+            if kind == "npy":  # as wide as others of this model
+                writer.write(engine.embed([], role=role, dims=dims))
     _leave(stop)
 
 
@@ -153,28 +151,29 @@ def rerank(
     if kind == "npy" and top is not None:
         raise InputError("--top-n is for JSON lines: an array has the score of every text")
     loaded = settings(flags, config, [model] if model else [])
-    with Stop() as stop, _engine(loaded) as engine:
+    with Stop() as stop, _engine(loaded) as engine, _writer(path, kind) as writer:
         done = 0
-        writer: Any = Npy(path) if kind == "npy" and path else JsonLines(path)
         scored: list[tuple[float, int, Record]] = []
-        try:
-            for chunk, scores in _work(
-                source, "scoring", stop, lambda texts: engine.rerank(query, texts)
-            ):
-                done += len(chunk)
-                if kind == "npy":
-                    writer.write(scores)
-                    continue
-                pairs = zip(scores, chunk, strict=True)
-                scored += [(float(s), len(scored) + i, r) for i, (s, r) in enumerate(pairs)]
-            if not done and not stop.asked:
-                _note_empty(source)
-            scored.sort(key=lambda one: (-one[0], one[1]))
-            if kind == "jsonl":
-                writer.write(list(_ranked(scored[:top])))
-        finally:
-            writer.close()
+        for chunk, scores in _work(
+            source, "scoring", stop, lambda texts: engine.rerank(query, texts)
+        ):
+            done += len(chunk)
+            if kind == "npy":
+                writer.write(scores)
+                continue
+            pairs = zip(scores, chunk, strict=True)
+            scored += [(float(s), len(scored) + i, r) for i, (s, r) in enumerate(pairs)]
+        if not done:
+            _leave(stop)
+            _note_empty(source)
+        scored.sort(key=lambda one: (-one[0], one[1]))
+        if kind == "jsonl":
+            writer.write(list(_ranked(scored[:top])))
     _leave(stop)
+
+
+def _writer(path: Path | None, kind: str) -> Any:
+    return Npy(path) if kind == "npy" and path else JsonLines(path)
 
 
 def _note_empty(source: Texts) -> None:

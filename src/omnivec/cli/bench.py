@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,9 +59,7 @@ def bench(
     from omnivec.hosts.measure import Bench
 
     loaded = settings(flags, config, [model] if model else []).settings
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    with Stop() as stop, Progress("measuring", "cells") as progress:
+    with _made(Path(output)) as folder, Stop() as stop, Progress("measuring", "cells") as progress:
         work = Bench(loaded, seconds, stopped=lambda: stop.asked, told=progress.update)
         report = asyncio.run(work.run())
     table, numbers = markdown(report), _as_json(report)
@@ -74,6 +73,18 @@ def bench(
     print(f"omnivec: bench.md, bench.json and bench.svg are in {folder}", file=sys.stderr)
     if stop.asked:
         raise typer.Exit(130)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[Path]:
+    """A folder that is there before a minute of work, and is not left behind empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):  # it has files in it
+            folder.rmdir()
+        raise
 
 
 def _machine() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import typer
@@ -12,9 +12,9 @@ from omnivec.cli import machine
 from omnivec.cli.options import FLAGS, takes_settings
 from omnivec.cli.serving import Json, Models
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
-from omnivec.core.exposure import check_exposure
+from omnivec.core.exposure import check_exposure, check_roots
 from omnivec.core.machine import memory
-from omnivec.core.settings import Settings, SettingsError, load
+from omnivec.core.settings import Loaded, Settings, SettingsError, load
 
 LIBRARIES = ("openvino", "numpy", "tokenizers", "safetensors", "huggingface-hub", "starlette")
 LEAST = machine.BYTES  # memory below which no usual model can be opened
@@ -59,7 +59,7 @@ def doctor(
     else:
         findings.add("settings", file=str(loaded.file or "none"), offline=loaded.settings.offline)
         findings.problems += loaded.notes
-        _settings(loaded.settings, findings)
+        _settings(loaded, findings)
         _port(loaded.settings, findings)
         _plugins(loaded.settings, findings)
         _cache(findings)
@@ -104,20 +104,18 @@ def _python(findings: Findings) -> None:
         findings.add("extras", **{extra.name: absent})
 
 
-def _settings(settings: Settings, findings: Findings) -> None:
-    try:
-        check_exposure(settings)
-    except SettingsError as error:
-        findings.problems.append(str(error))
+def _settings(loaded: Loaded, findings: Findings) -> None:
+    settings = loaded.settings
+    checks = (partial(check_exposure, settings), partial(check_roots, loaded))
+    for check in checks:
+        try:
+            check()
+        except SettingsError as error:
+            findings.problems.append(str(error))
     if settings.device == "cuda" and machine.version("torch") is None:
         findings.problems.append(f"device cuda needs torch; {machine.PIP} 'omnivec[torch]'")
     if settings.device == "cuda" and not machine.accelerators():
         findings.problems.append("device is cuda, and there is no NVIDIA GPU or no driver for it")
-    findings.problems += [
-        f"media_root {root} is not a folder"
-        for root in settings.media_root
-        if not Path(root).expanduser().is_dir()
-    ]
 
 
 def _port(settings: Settings, findings: Findings) -> None:
@@ -207,10 +205,28 @@ def _runtimes(checkpoint: Checkpoint, graphs: Mapping[str, Any], settings: Setti
 
     if not graphs:
         return "no runtime needed"
+<<<<<<< HEAD
     opener = Opener(discover("families"), discover("runtimes"), settings)
     plan = opener.plan(checkpoint, graphs)
     said = " and ".join(dict.fromkeys(runtime.name for runtime in plan.values()))
     return said if any(not graphs[graph].spare for graph in plan) else f"{said} for texts only"
+=======
+    reasons = []
+    for name, runtime in discover("runtimes").items():
+        if settings.runtime not in ("auto", name):
+            continue
+        answers = (
+            runtime.can(checkpoint, graph, head, settings.device) for graph, head in graphs.items()
+        )
+        reason = next((one for one in answers if one is not None), None)
+        if reason is None:
+            return name
+        if name != "fake" or settings.runtime == name:  # it opens nobody's files
+            reasons.append(f"{name}: {reason}")
+    raise CheckpointError(
+        f"{checkpoint.name}: {'; '.join(reasons) or f'no runtime is called {settings.runtime!r}'}"
+    )
+>>>>>>> fixcli
 
 
 def _as_json(findings: Findings) -> str:

@@ -7,6 +7,7 @@ import typer
 
 from omnivec.cli.options import COMPUTE, settings, takes_settings
 from omnivec.cli.serving import Models, Spelled, leave
+from omnivec.core.exposure import check_roots
 
 SETTINGS = (*COMPUTE, "lora", "memory", "queue", "max_items", "max_jobs", "overflow", "log_format")
 
@@ -42,6 +43,7 @@ def runpod(
     del rp_serve_api, rp_api_host, rp_api_port, rp_log_level, test_input  # the SDK reads them
     named = (models or []) + (model or [])
     loaded = settings({**flags, "profile": "runpod"}, config, named)
+    check_roots(loaded)
     from omnivec.hosts.runpod import work
 
     try:

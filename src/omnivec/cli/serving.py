@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from omnivec.cli.options import FLAGS, settings, takes_settings
-from omnivec.core.exposure import check_exposure
+from omnivec.core.exposure import check_exposure, check_roots
 from omnivec.core.settings import Loaded, Settings, SettingsError
 from omnivec.core.values import mask
 
@@ -51,6 +51,7 @@ def serve(
     """
     loaded = settings(flags, config, (models or []) + (model or []))
     check_exposure(loaded.settings)
+    check_roots(loaded)
     from omnivec.hosts.assemble import serve as run
 
     leave(run(loaded.settings, exported=_is_exported(loaded)))
@@ -95,6 +96,7 @@ def config(
     print(_as_json(loaded) if as_json else _as_toml(loaded))
     try:
         check_exposure(loaded.settings)
+        check_roots(loaded)
     except SettingsError as error:
         print(f"omnivec: `omnivec serve` would refuse to start: {error}", file=sys.stderr)
 

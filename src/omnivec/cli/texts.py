@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self
 
 KINDS = {"": "jsonl", ".json": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy"}
 Rows = Any  # an array: float32 [n, d] for vectors, [n] for scores
@@ -118,40 +119,77 @@ def _is_record(line: str) -> bool:
 # ── out ──────────────────────────────────────────────────────────────────────────────────
 
 
-class JsonLines:
-    """One JSON object a line. What is in the file is whole lines, whenever it ends."""
+class _Results:
+    """A file that takes its name only once all is written: until then, and where that failed,
+    a good file of that name stays as it is, and what was done is beside it in NAME.part.
+    Standard output (None) and what is no plain file (a pipe) are written to at once."""
+
+    least = 0  # bytes of a file with no results in it
 
     def __init__(self, path: Path | None) -> None:
-        self.file: IO[bytes] = (
-            open(sys.stdout.fileno(), "wb", closefd=False)  # noqa: SIM115 - closed in close()
-            if path is None
-            else path.open("wb")
-        )
-        self.whole = 0 if path is not None else None
+        plain = path is not None and (path.is_file() or not path.exists())
+        self.path = path.resolve() if path is not None and plain else None  # not the link to it
+        self.whole = 0
+        if self.path is not None:
+            self.file: IO[bytes] = self.path.with_name(f"{self.path.name}.part").open("wb")
+        elif path is not None:
+            self.file = path.open("wb")
+        else:
+            self.file = open(sys.stdout.fileno(), "wb", closefd=False)  # noqa: SIM115 - closed in close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(done=kind is None)
+
+    def close(self, *, done: bool = True) -> None:
+        """Leaves out what was half written, when writing failed."""
+        try:
+            self.file.close()
+        except OSError:
+            if self.path is None or done:
+                raise
+        if self.path is None:
+            return
+        part = Path(self.file.name)
+        os.truncate(part, self.whole)
+        if done:
+            part.replace(self.path)
+        elif self.whole == self.least:
+            part.unlink()
+        else:
+            print(f"omnivec: what was done is in {part}", file=sys.stderr)
+
+
+class JsonLines(_Results):
+    """One JSON object a line. What is in the file is whole lines, whenever it ends."""
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         import orjson
 
         option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-        self.file.write(b"".join(orjson.dumps(row, option=option) for row in rows))
+        block = b"".join(orjson.dumps(row, option=option) for row in rows)
+        self.file.write(block)
         self.file.flush()
-        if self.whole is not None:
-            self.whole = self.file.tell()
-
-    def close(self) -> None:
-        _close(self.file, self.whole)
+        self.whole += len(block)
 
 
-class Npy:
+class Npy(_Results):
     """A NumPy file, version 1.0, whose header is rewritten after each block of rows: what is
     in the file is whole rows, even when the process is killed."""
 
-    HEADER = 128
+    least = 128
 
     def __init__(self, path: Path) -> None:
-        self.file = path.open("wb")
+        super().__init__(path)
         self.rows, self.shape = 0, "0,"
-        self.whole = self.HEADER
+        self.whole = self.least
         self._head()
 
     def write(self, rows: Rows) -> None:
@@ -169,24 +207,10 @@ class Npy:
 
     def _head(self) -> None:
         words = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self.shape}), }}"
-        start = b"\x93NUMPY\x01\x00" + (self.HEADER - 10).to_bytes(2, "little")
+        start = b"\x93NUMPY\x01\x00" + (self.least - 10).to_bytes(2, "little")
         self.file.seek(0)
-        self.file.write((start + words.encode("ascii")).ljust(self.HEADER - 1) + b"\n")
+        self.file.write((start + words.encode("ascii")).ljust(self.least - 1) + b"\n")
         self.file.flush()
-
-    def close(self) -> None:
-        _close(self.file, self.whole)
-
-
-def _close(file: IO[bytes], whole: int | None) -> None:
-    """Leaves out what was half written, when writing failed."""
-    try:
-        file.close()
-    except OSError:
-        if whole is None:
-            raise
-    if whole is not None:
-        os.truncate(file.name, whole)
 
 
 def output(name: str | None, kind: str | None, source: Texts) -> tuple[Path | None, str]:

@@ -1,8 +1,10 @@
-"""Who may reach a server: no open door to other machines without a key."""
+"""Who may reach a server and its files: no open door to other machines without a key."""
 
 from __future__ import annotations
 
-from omnivec.core.settings import Settings, SettingsError
+from pathlib import Path
+
+from omnivec.core.settings import Loaded, Settings, SettingsError
 
 
 def is_loopback(host: str) -> bool:
@@ -24,3 +26,18 @@ def check_exposure(settings: Settings) -> None:
         "Set one (--api-key KEY or OMNIVEC_API_KEY), or say --insecure-no-auth if the network "
         "itself keeps strangers out. --host 127.0.0.1 serves this machine only."
     )
+
+
+def check_roots(loaded: Loaded) -> None:
+    """Raises SettingsError where a folder that somebody named as a media root is none. Those of
+    a profile are where its clients may put files, on a machine that has such clients."""
+    origin = loaded.origins["media_root"]
+    if origin.startswith("profile "):
+        return
+    for root in loaded.settings.media_root:
+        folder = Path(root).expanduser()
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise SettingsError(
+                f"media_root ({origin}): {root} {what}; accepted: a folder that is there"
+            )

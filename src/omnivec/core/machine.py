@@ -46,6 +46,13 @@ def quota(limit: str) -> int:
     return math.ceil(int(spent) / int(period))
 
 
+def has_cuda(folder: str = "/dev") -> bool:
+    """Whether the system shows an NVIDIA GPU: by the files of its drivers, of WSL's and of
+    Jetson's; no library has to be there. True on Windows, which has no such files."""
+    names = ("nvidiactl", "nvidia0", "dxg", "nvhost-gpu", "nvgpu")
+    return sys.platform == "win32" or any(Path(folder, name).exists() for name in names)
+
+
 def read(path: str) -> str:
     """A small file of the system; "" where there is none."""
     try:

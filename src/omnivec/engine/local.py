@@ -56,6 +56,7 @@ from omnivec.engine.work import (
     check_kinds,
     check_weights,
     is_short,
+    lack,
     letters,
 )
 from omnivec.media.load import Loader, has_media
@@ -231,14 +232,13 @@ class LocalEngine:
         return self._residents[found]
 
     def _choose(self, task: Work) -> Resident:
-        verb = _verb(task)
         if task.model is not None:
             return self._find(task.model)
         # what nobody named is downloaded for nobody who names no model
         served = [one for one in self._residents.values() if one.named or one.is_open]
         can = [one for one in served if _is_able(one.card, task)]
         if not can:
-            raise UnknownModel(f"No model here can {_ABILITY[verb]}.", param="model")
+            raise UnknownModel(lack(task, [one.card for one in served]), param="model")
         return min(can, key=lambda resident: _reluctance(resident.card, task))
 
     def _adapted(self, task: Work) -> Work:
@@ -347,7 +347,7 @@ def _is_able(card: Card, task: Work) -> bool:
 _ABILITY = {
     "encode": "make embeddings",
     "score": "rerank",
-    "extract": "extract anything from a text",
+    "extract": "classify",
 }
 
 

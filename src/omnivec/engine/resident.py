@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 
 import msgspec
 
-from omnivec.core import sizes
+from omnivec.core import machine, sizes
 from omnivec.core.checkpoint import Cause, Checkpoint, CheckpointError
 from omnivec.core.errors import Fault
 from omnivec.core.nouns import Card, Text, Unit
@@ -60,16 +60,20 @@ class Opener:
         wanted = self._settings.runtime
         if wanted not in ("auto", *self._runtimes):
             raise CheckpointError(f"no runtime {wanted!r}; there are {', '.join(self._runtimes)}")
-        reasons = []
+        reasons = {}
         for runtime in self._runtimes.values():
             if wanted not in ("auto", runtime.name):
                 continue
             reason = self._obstacle(runtime, checkpoint, heads)
             if reason is None:
                 return runtime
-            reasons.append(f"{runtime.name}: {reason}")
+            reasons[runtime.name] = reason
+        if wanted == "auto":
+            reasons.pop("fake", None)  # it opens nobody's files
         raise CheckpointError(
-            f"{checkpoint.name} cannot be opened. " + "; ".join(reasons), "DEPENDENCY"
+            f"{checkpoint.name} cannot be opened. "
+            + refusal(reasons, self._settings.device, has_cuda=machine.has_cuda()),
+            "DEPENDENCY",
         )
 
     def plan(self, checkpoint: Checkpoint, heads: Mapping[str, Head]) -> dict[str, Runtime]:
@@ -370,6 +374,17 @@ def _several(facts: Sequence[str]) -> str:
 
 def _on(card: Card, runtime: str, device: str, dtype: str) -> Card:
     return msgspec.structs.replace(card, runtime=runtime, device=device, dtype=dtype)
+
+
+def refusal(reasons: Mapping[str, str], device: str, *, has_cuda: bool) -> str:
+    """Each runtime's reason, those first that an installation ends; where the GPU is missing,
+    that, and no reason of a runtime that knows none."""
+    curable = [f"{name}: {why}" for name, why in reasons.items() if "install" in why]
+    if device == "cuda" and not has_cuda:
+        lack = "This machine shows no CUDA device; use --device cpu"
+        return f"{lack}. With one: {'; '.join(curable)}" if curable else lack
+    others = [f"{name}: {why}" for name, why in reasons.items() if "install" not in why]
+    return "; ".join(curable + others)
 
 
 def unfit(resident: Resident, budget: int) -> CheckpointError:

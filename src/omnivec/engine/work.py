@@ -44,6 +44,13 @@ COMPARED: Mapping[str, tuple[Kind, ...]] = {"dot": ("sparse",), "maxsim": ("mult
 """What a query and a document are compared by, under each `Card.scoring` but the usual ones."""
 
 
+_MAKERS: Mapping[Kind, str] = {
+    "dense": "BAAI/bge-small-en-v1.5",
+    "sparse": "omnivec/bm25 or BAAI/bge-m3",
+    "multivector": "colbert-ir/colbertv2.0 or BAAI/bge-m3",
+}
+
+
 class Splitter:
     """Turns items into units under the server's settings for overflow and token ids."""
 
@@ -132,6 +139,21 @@ def compared(task: Score, card: Card) -> tuple[Kind, ...]:
     return tuple(kind for kind, _ in task.weights) or COMPARED.get(card.scoring, ("dense",))
 
 
+def lack(task: Work, cards: Sequence[Card]) -> str:
+    """That none of the models served can do this, and which could."""
+    if isinstance(task, Score):
+        return "No model here can rerank."
+    if isinstance(task, Extract):
+        such = "facebook/bart-large-mnli" if task.labels else "SamLowe/roberta-base-go_emotions"
+        return f"No model here classifies; serve one that does, such as {such}."
+    made = {kind for card in cards for kind in card.kinds}
+    for kind in task.kinds:
+        if made and kind not in made:
+            such = _MAKERS[kind]
+            return f"No model here makes {kind} vectors; serve one that does, such as {such}."
+    return "No model here can make embeddings."
+
+
 def check_dims(dims: int | None, card: Card) -> None:
     if dims is not None and card.dims is not None and not 1 <= dims <= card.dims:
         raise Unsupported(
@@ -141,7 +163,8 @@ def check_dims(dims: int | None, card: Card) -> None:
 
 def check_kinds(kinds: Sequence[Kind], card: Card) -> None:
     if not set(kinds) <= set(card.kinds):
-        raise Unsupported(f"This model makes {', '.join(card.kinds)} vectors.", param="kinds")
+        made = ", ".join(card.kinds)
+        raise Unsupported(f"This model makes {made} vectors only.", param="kinds")
 
 
 def check_adapter(adapter: str | None, card: Card) -> None:
