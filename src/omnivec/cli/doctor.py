@@ -205,28 +205,10 @@ def _runtimes(checkpoint: Checkpoint, graphs: Mapping[str, Any], settings: Setti
 
     if not graphs:
         return "no runtime needed"
-<<<<<<< HEAD
     opener = Opener(discover("families"), discover("runtimes"), settings)
     plan = opener.plan(checkpoint, graphs)
     said = " and ".join(dict.fromkeys(runtime.name for runtime in plan.values()))
     return said if any(not graphs[graph].spare for graph in plan) else f"{said} for texts only"
-=======
-    reasons = []
-    for name, runtime in discover("runtimes").items():
-        if settings.runtime not in ("auto", name):
-            continue
-        answers = (
-            runtime.can(checkpoint, graph, head, settings.device) for graph, head in graphs.items()
-        )
-        reason = next((one for one in answers if one is not None), None)
-        if reason is None:
-            return name
-        if name != "fake" or settings.runtime == name:  # it opens nobody's files
-            reasons.append(f"{name}: {reason}")
-    raise CheckpointError(
-        f"{checkpoint.name}: {'; '.join(reasons) or f'no runtime is called {settings.runtime!r}'}"
-    )
->>>>>>> fixcli
 
 
 def _as_json(findings: Findings) -> str:
