@@ -310,3 +310,18 @@ def test_the_openai_routes_below_an_endpoint(client: httpx.Client) -> None:
     assert client.get("/v2/x/openai/v1/models").json()["data"][0]["id"] == CARD.name
     model = client.get(f"/v2/x/openai/v1/models/{CARD.name}").json()
     assert model["id"] == CARD.name
+
+
+def test_the_description_tells_of_every_route_and_its_lines_work() -> None:
+    with server() as (client, _):
+        paths = client.get("/openapi.json").json()["paths"]
+        told = {path for path in paths if "runpod" in str(paths[path]) and path != "/job"}
+        assert told == {
+            *("/run", "/runsync", "/cancel/{id}", "/retry/{id}", "/purge-queue", "/v2/health"),
+            *("/status/{id}", "/status-sync/{id}", "/stream/{id}"),
+        }
+        assert set(paths["/status/{id}"]) == {"get", "post"}
+        body = paths["/runsync"]["post"]["requestBody"]["content"]["application/json"]
+        (example,) = body["examples"].values()
+        assert client.post("/runsync", json=example["value"]).json()["status"] == "COMPLETED"
+        assert "-X POST" in paths["/purge-queue"]["post"]["description"]

@@ -12,6 +12,7 @@ from omnivec.core.errors import Forbidden
 from omnivec.core.nouns import Call, Card, Keep, Reply
 from omnivec.server.auth import Keys
 from omnivec.server.door import Door
+from omnivec.server.operations import About
 
 Wish = Literal["load", "unload", "retry"]
 WISHES: tuple[Wish, ...] = ("load", "unload", "retry")
@@ -43,7 +44,10 @@ def add_admin(door: Door, key: str | None) -> None:
         },
     }
     for (method, path), page in pages.items():
-        door.add_page(path, page if key else _closed, method, keys or None)
+        act = path.rpartition("/")[2].title()
+        summary = f"{act} a model" if method == "POST" else "List the models and their states"
+        about = About("server", f"{summary}; needs the admin key")
+        door.add_page(path, page if key else _closed, method, keys or None, about=about)
 
 
 async def _closed(_call: Call) -> Reply:

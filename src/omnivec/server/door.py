@@ -31,7 +31,7 @@ from omnivec.server.auth import OPEN, Hosts, Keys, challenge, check_page
 from omnivec.server.form import posted
 from omnivec.server.limits import Read, limits, read_within
 from omnivec.server.metrics import Metrics
-from omnivec.server.operations import Operation, Page, Route
+from omnivec.server.operations import About, Operation, Page, Route
 from omnivec.server.replies import headers_of, internal, placed, with_header
 from omnivec.server.routes import NotAllowed, Table
 
@@ -93,6 +93,7 @@ class Door:
         self._nowhere = metrics.route("none", "none")
         self._boot = secrets.token_hex(6)
         self._count = itertools.count(1)
+        self.described: list[Route] = []  # pages that the API's description tells of
         others = (dialect for dialect in dialects.values() if dialect is not self.speaker)
         self.dialects = (self.speaker, *others)
         for dialect in self.dialects:
@@ -108,13 +109,17 @@ class Door:
         keys: Keys | None = None,
         *,
         body: int = 0,
+        about: About | None = None,
     ) -> None:
         """What no dialect has, or the profile's has in its own way. Open without a key only
         when `auth.OPEN` names it. Raises RuntimeError when the path is taken."""
         if self._is_owned(method, path):
             return
         traffic = self.metrics.route(path, method)
-        self._table.add(method, path, Route(method, path, traffic, Page(serve, keys, body)))
+        route = Route(method, path, traffic, Page(serve, keys, body, about))
+        self._table.add(method, path, route)
+        if about:
+            self.described.append(route)
 
     @property
     def routes(self) -> Sequence[Route]:

@@ -38,6 +38,7 @@ from omnivec.jobs.runner import Runner
 from omnivec.jobs.webhook import parse
 from omnivec.server.aside import LARGE_BODY
 from omnivec.server.door import Door
+from omnivec.server.operations import About
 
 MOST_RUN, MOST_SYNC = 10 * 2**20, 20 * 2**20
 """Bytes of a body of /run and of /runsync."""
@@ -47,6 +48,7 @@ BESIDE = frozenset({"webhook", "policy", "s3Config"})
 """Fields that are no part of a job. The worker uploads nothing, so `s3Config`, which holds
 somebody's credentials, is neither read nor kept."""
 DIALECT = "runpod"
+EXAMPLE = {"input": {"input": ["The quick brown fox"]}}
 _NAMES = "run|runsync|status|status-sync|stream|cancel|retry|purge-queue|health|ping|openai"
 _MOUNTED = re.compile(rf"/v2/[^/]+(/(?:{_NAMES})(?:/.*)?)")
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -83,19 +85,22 @@ def add_jobs(door: Door, make: Callable[[Callable[[bytes], Awaitable[Outcome]]],
     runner = make(partial(answer, door))
     jobs = Jobs(door, runner)
     door.mounts = inner
-    pages: tuple[tuple[str, str, Serve, int], ...] = (
-        ("POST", "/run", jobs.run, MOST_RUN),
-        ("POST", "/runsync", jobs.runsync, MOST_SYNC),
-        ("POST", "/cancel/{id}", jobs.cancel, 0),
-        ("POST", "/retry/{id}", jobs.retry, 0),
-        ("POST", "/purge-queue", jobs.purge, 0),
-        ("GET", "/v2/health", jobs.health, 0),
-        *((verb, "/status/{id}", jobs.status, 0) for verb in ("GET", "POST")),
-        *((verb, "/status-sync/{id}", jobs.status_sync, 0) for verb in ("GET", "POST")),
-        *((verb, "/stream/{id}", jobs.stream, 0) for verb in ("GET", "POST")),
+    status = "Tell how a job is, and what it came to"
+    waits = "The same, waiting for its end"
+    pages: tuple[tuple[str, str, Serve, int, str], ...] = (
+        ("POST", "/run", jobs.run, MOST_RUN, "Accept a job, and answer with its id"),
+        ("POST", "/runsync", jobs.runsync, MOST_SYNC, "Accept a job, and wait for its end"),
+        ("POST", "/cancel/{id}", jobs.cancel, 0, "Cancel a job"),
+        ("POST", "/retry/{id}", jobs.retry, 0, "Put a job that failed or timed out back"),
+        ("POST", "/purge-queue", jobs.purge, 0, "Cancel all jobs that wait"),
+        ("GET", "/v2/health", jobs.health, 0, "Count the jobs by state"),
+        *((verb, "/status/{id}", jobs.status, 0, status) for verb in ("GET", "POST")),
+        *((verb, "/status-sync/{id}", jobs.status_sync, 0, waits) for verb in ("GET", "POST")),
+        *((verb, "/stream/{id}", jobs.stream, 0, "A job's output") for verb in ("GET", "POST")),
     )
-    for method, path, page, most in pages:
-        door.add_page(path, jobs.told(page), method, body=most)
+    for method, path, page, most, summary in pages:
+        about = About(DIALECT, f"{summary} (RunPod)", EXAMPLE if most else None)
+        door.add_page(path, jobs.told(page), method, body=most, about=about)
     return runner
 
 

@@ -91,6 +91,9 @@ def document(door: Door, settings: Settings, model: str = "MODEL") -> bytes:
         paths.setdefault(path, {})[route.method.lower()] = _operation(
             route, aliases, schemas, base, model, keyed=keyed
         )
+    for route in door.described:
+        page = _page(route, base, model, keyed=keyed)
+        paths.setdefault(_plain(route.template), {})[route.method.lower()] = page
     for path in PROBES:
         paths.setdefault(path, {}).setdefault("get", _probe(path, base, keyed=keyed))
     return orjson.dumps(
@@ -184,16 +187,7 @@ def _operation(
         },
         **_samples(samples),
     }
-    if name := _PARAMETER.search(route.template):
-        found["parameters"] = [
-            {
-                "name": name[1],
-                "in": "path",
-                "required": True,
-                "schema": {"type": "string"},
-                "example": model,
-            }
-        ]
+    found |= _parameters(route, model)
     if route.method != "GET":
         body = _content("", _one_of([schemas.of(e.request) for _, e in endpoints]), packed)
         del body["description"]
@@ -205,6 +199,40 @@ def _operation(
         if any(endpoint.form for _, endpoint in endpoints):
             body["content"]["multipart/form-data"] = {"schema": _FORM}
         found["requestBody"] = {"required": True, **body}
+    return found
+
+
+def _parameters(route: Route, example: str) -> Json:
+    name = _PARAMETER.search(route.template)
+    if name is None:
+        return {}
+    told = {"name": name[1], "in": "path", "required": True, "schema": {"type": "string"}}
+    return {"parameters": [{**told, "example": example}]}
+
+
+def _page(route: Route, base: str, model: str, *, keyed: bool) -> Json:
+    """A page that has something to say of itself."""
+    about = route.page.about if route.page else None
+    assert about is not None  # noqa: S101 - Door.described has no other
+    given = model if ":path" in route.template else "ID"
+    url = base + _PARAMETER.sub(lambda _: given, route.template)
+    sample = _curl(url, about.example, keyed=keyed)
+    if route.method == "POST" and about.example is None:
+        sample = sample.replace("curl", "curl -X POST", 1)
+    samples = {about.tag: sample}
+    found = {
+        "tags": [about.tag],
+        "operationId": _identify(route),
+        "summary": about.summary,
+        "description": _describe(samples, []),
+        "responses": {"200": _content("The answer.", {"type": "object"})},
+        **_samples(samples),
+        **_parameters(route, given),
+    }
+    if about.example is not None:
+        body = _content("", {"type": "object"})
+        body["content"][_JSON]["examples"] = {about.tag: {"value": about.example}}
+        found["requestBody"] = {"required": True, "content": body["content"]}
     return found
 
 

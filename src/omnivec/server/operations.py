@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
@@ -20,13 +21,23 @@ class Operation(msgspec.Struct, frozen=True):
     prefix: str
 
 
+class About(msgspec.Struct, frozen=True):
+    """What the API's description says of a page; `example` is of its body, as JSON."""
+
+    tag: str
+    summary: str
+    example: Any = None
+
+
 class Page(msgspec.Struct, frozen=True):
     """A route that is no dialect's: probes, metrics, documentation. `keys` are its own, in
-    place of the door's; `body` is how many bytes it reads, 0 for none."""
+    place of the door's; `body` is how many bytes it reads, 0 for none. Without `about` the
+    API's description leaves it out."""
 
     serve: Callable[[Call], Awaitable[Reply]]
     keys: Keys | None = None
     body: int = 0
+    about: About | None = None
 
 
 class Route(msgspec.Struct):
