@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omnivec.conversion import folding
+from omnivec.conversion.layers import layer, same
 from omnivec.core.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
@@ -37,11 +38,17 @@ def convert(stock: Stock, *, heads: int, causal: bool) -> tuple[dict[str, Any], 
         "embeddings.position_embedding.weight": places,
     }
     for place, index in enumerate(range(first, last)):
-        made |= _layer(stock, f"transformer.resblocks.{index}", f"encoder.layers.{place}")
+        made |= layer(
+            stock,
+            f"transformer.resblocks.{index}",
+            f"encoder.layers.{place}",
+            _LAYER,
+            "attn.in_proj_",
+        )
     if around:
         made |= _mixing(stock, "transformer.resblocks.0", "encoder.before")
         made |= _mixing(stock, f"transformer.resblocks.{last}", "encoder.after")
-    made |= _same(stock, "ln_final", "final_layer_norm")
+    made |= same(stock, "ln_final", "final_layer_norm")
     config = {
         "model_type": "mobileclip_text_model",
         "hidden_size": words.shape[1],
@@ -67,23 +74,6 @@ def _around(stock: Stock) -> bool:
     )
 
 
-def _same(stock: Stock, key: str, name: str) -> dict[str, Floats]:
-    return {f"{name}.{part}": stock.take(f"{key}.{part}") for part in ("weight", "bias")}
-
-
-def _layer(stock: Stock, key: str, name: str) -> dict[str, Floats]:
-    made: dict[str, Floats] = {}
-    for theirs, ours in _LAYER.items():
-        made |= _same(stock, f"{key}.{theirs}", f"{name}.{ours}")
-    for part in ("weight", "bias"):
-        joined = np.split(stock.take(f"{key}.attn.in_proj_{part}"), 3)
-        made |= {
-            f"{name}.self_attn.{one}_proj.{part}": np.ascontiguousarray(each)
-            for one, each in zip("qkv", joined, strict=True)
-        }
-    return made
-
-
 def _mixing(stock: Stock, key: str, name: str) -> dict[str, Floats]:
     """A block of convolutions along the text: kernels [out, in of a group, K]."""
     kernels = {
@@ -94,10 +84,10 @@ def _mixing(stock: Stock, key: str, name: str) -> dict[str, Floats]:
     for part, kernel in kernels.items():
         made |= kernel._replace(weight=kernel.weight[:, :, 0]).tensors(f"{name}.{part}")
     scale = folding.layer_scale(stock, f"{key}.layer_scale")
-    inner, out = (folding.plain(stock, f"{key}.mlp.{layer}") for layer in ("fc1", "fc2"))
+    inner, out = (folding.plain(stock, f"{key}.mlp.{one}") for one in ("fc1", "fc2"))
     out = out if scale is None else out.scaled(scale)
-    for part, layer in (("fc1", inner), ("fc2", out)):
-        matrix = layer._replace(weight=layer.weight[:, :, 0, 0])
+    for part, linear in (("fc1", inner), ("fc2", out)):
+        matrix = linear._replace(weight=linear.weight[:, :, 0, 0])
         made |= matrix.tensors(f"{name}.mlp.{part}")
     return made
 

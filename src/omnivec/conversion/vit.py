@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omnivec.conversion import folding
+from omnivec.conversion.layers import layer, same
 
 if TYPE_CHECKING:
     from omnivec.conversion.stock import Stock
@@ -39,8 +40,8 @@ def convert(
     made |= _places(trunk)
     depth = trunk.count("blocks")
     for index in range(depth):
-        made |= _layer(trunk, f"blocks.{index}", f"encoder.layers.{index}")
-    made |= _same(trunk, "norm", "post_layernorm")
+        made |= layer(trunk, f"blocks.{index}", f"encoder.layers.{index}", _LAYER, "attn.qkv.")
+    made |= same(trunk, "norm", "post_layernorm")
     size = len(last.bias)
     config = {
         "model_type": "mobileclip_vit_model",
@@ -67,20 +68,3 @@ def _places(trunk: Stock) -> dict[str, Floats]:
         "embeddings.class_embedding": first,
         "embeddings.position_embedding.weight": whole,
     }
-
-
-def _same(trunk: Stock, key: str, name: str) -> dict[str, Floats]:
-    return {f"{name}.{part}": trunk.take(f"{key}.{part}") for part in ("weight", "bias")}
-
-
-def _layer(trunk: Stock, key: str, name: str) -> dict[str, Floats]:
-    made: dict[str, Floats] = {}
-    for theirs, ours in _LAYER.items():
-        made |= _same(trunk, f"{key}.{theirs}", f"{name}.{ours}")
-    for part in ("weight", "bias"):
-        joined = np.split(trunk.take(f"{key}.attn.qkv.{part}"), 3)
-        made |= {
-            f"{name}.self_attn.{one}_proj.{part}": np.ascontiguousarray(each)
-            for one, each in zip("qkv", joined, strict=True)
-        }
-    return made
