@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from omnivec.core.errors import Loading, ModelFailed, Overloaded
-from omnivec.core.nouns import Features, Output, Vectors
+from omnivec.core.nouns import Array, Features, Output, Vectors
 from omnivec.core.seams import SessionLost, Unit
 from omnivec.engine.batcher import TURNS, Batcher
 from omnivec.engine.job import Job
@@ -321,6 +322,22 @@ def test_a_departed_callers_items_leave_the_queue() -> None:
     with running(model, queue=10) as batcher:
         asyncio.run(scenario(batcher))
     assert [7] not in model.batches
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_nothing_is_kept_of_a_batch_that_was_answered(count: int) -> None:
+    async def ask(batcher: Batcher) -> list[weakref.ref[Array]]:
+        rows = [np.zeros(1000, np.float32) for _ in range(count)]
+        features = [Features(arrays={"row": row}, cost=8, tokens=8) for row in rows]
+        await start(batcher, features).wait()
+        return [weakref.ref(row) for row in rows]
+
+    with running(Recorder(streams=2)) as batcher:
+        kept = asyncio.run(ask(batcher))
+        end = time.monotonic() + 10
+        while any(ref() is not None for ref in kept) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert all(ref() is None for ref in kept)
 
 
 def test_closing_answers_those_who_wait() -> None:

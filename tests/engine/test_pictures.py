@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import weakref
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ from PIL import Image as Pillow
 import wire
 from omnivec.core.errors import BadRequest, TooLong, Unsupported
 from omnivec.core.nouns import (
+    Array,
     Blob,
     Card,
     Encode,
@@ -35,6 +38,7 @@ from omnivec.core.nouns import (
     Video,
 )
 from omnivec.core.settings import Settings
+from omnivec.engine.local import LocalEngine
 from omnivec.engine.memory import _name
 from omnivec.engine.pictures import check_media
 from omnivec.engine.work import is_short, size
@@ -55,6 +59,30 @@ def run(*tasks: Task, models: tuple[str, ...] = (SEEING,), **settings: Any) -> l
             await engine.close()
 
     return asyncio.run(scenario())
+
+
+def test_a_picture_is_gone_when_it_was_answered() -> None:
+    async def ask(engine: LocalEngine, count: int) -> list[weakref.ref[Array]]:
+        pixels = [np.full((300, 300, 3), shade, np.uint8) for shade in range(count)]
+        await engine.run(Encode(tuple(Item((Pixels(rgb),)) for rgb in pixels)))
+        return [weakref.ref(rgb) for rgb in pixels]
+
+    def left(asked: list[weakref.ref[Array]]) -> int:
+        end = time.monotonic() + 10
+        while (count := sum(ref() is not None for ref in asked)) and time.monotonic() < end:
+            time.sleep(0.01)
+        return count
+
+    async def scenario() -> int:
+        engine = local_engine(Settings(models=(SEEING,)))
+        await engine.load()
+        try:
+            asked = [*await ask(engine, 1), *await ask(engine, 3)]
+            return await asyncio.to_thread(left, asked)
+        finally:
+            await engine.close()
+
+    assert asyncio.run(scenario()) == 0
 
 
 def rows(result: Result) -> list[list[float]]:

@@ -199,6 +199,7 @@ class Batcher:
         while batch := self._take(me):
             if not self._run(me, batch):
                 return  # given up meanwhile: the watchdog hired another
+            del batch  # its pictures would stay for as long as this thread waits
 
     def _take(self, me: threading.Thread) -> list[Entry] | None:
         """Wait for a batch; None when closing."""
@@ -226,6 +227,8 @@ class Batcher:
         rate = tokens / max(seconds, 1e-6)
         self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
         with self._change:
+            if self._alone is batch:
+                self._alone = None
             if self._held.pop(me, None) is None:
                 return False
             self._change.notify()

@@ -198,6 +198,7 @@ class Intake:
         while (feed := self._line.get()[2]) is not None:
             if feed.step():
                 self._queue(feed)
+            del feed  # its pictures would stay for as long as this thread waits
         self.close()  # for the next thread
 
 

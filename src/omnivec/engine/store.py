@@ -114,6 +114,7 @@ class Store:
         while (asked := self._asked.get()) is not None:
             keys, answer = asked
             answer.put(self._find(keys))
+            del asked, keys, answer  # the rows found, for as long as nobody asks
         self._stop_reading()
 
     def _find(self, keys: Sequence[bytes]) -> Found:
@@ -143,13 +144,16 @@ class Store:
         self._save([])
         self._opened.set()
         while not self._closing.is_set():
-            first = self._waiting.get()
-            self._closing.wait(LINGER)
-            rows = [first, *self._drain()]
-            for start in range(0, len(rows), ROWS):
-                self._save(rows[start : start + ROWS])
+            self._write(self._waiting.get())
         if self._writing is not None:
             self._writing.close()
+
+    def _write(self, first: Row) -> None:
+        """It, and all that comes within a moment."""
+        self._closing.wait(LINGER)
+        rows = [first, *self._drain()]
+        for start in range(0, len(rows), ROWS):
+            self._save(rows[start : start + ROWS])
 
     def _drain(self) -> Iterator[Row]:
         with suppress(Empty):

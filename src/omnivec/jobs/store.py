@@ -126,6 +126,7 @@ class Store:
                     group.append(self._asked.get_nowait())
             self._answer([asked for asked in group if asked is not None])
             more = None not in group
+            del group  # else what a job was given would stay until the next question
         if self._connection is not None:
             self._database.close(self._connection)
 
