@@ -152,7 +152,7 @@ def test_what_is_no_plain_file_is_written_to_at_once() -> None:
     assert Path("/dev/null").is_char_device()
 
 
-def test_the_name_says_the_format_unless_it_is_said(tmp_path: Path) -> None:
+def test_the_name_says_the_format_unless_it_is_said() -> None:
     source = Texts("-")
     assert output(None, None, source) == (None, "jsonl")
     assert output("-", None, source) == (None, "jsonl")

@@ -237,7 +237,7 @@ def test_too_much_has_a_clear_answer(name: str) -> None:
     assert words in message
 
 
-def test_a_long_reply_is_the_same_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_reply_is_the_same_in_steps() -> None:
     rows = [{"embedding": _wire.row(np.full(8, i, np.float32))} for i in range(100)]
     value = {"object": "list", "data": rows, "model": '"data":[', "results": rows, "usage": {}}
     assert _wire.write_lists(value, "results", "data") == _wire.write(value)

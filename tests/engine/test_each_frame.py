@@ -35,7 +35,6 @@ from pictures import photo, saved
 SIZE = (320, 240)
 FRAME = SIZE[0] * SIZE[1] * 3
 VIDEO = films.make(frames=60, size=SIZE)
-ALL = Clip(frames=0)
 
 
 class Watch:

@@ -363,7 +363,7 @@ def test_a_download_takes_what_is_needed_and_is_then_enough(
 
 
 def test_an_interrupted_download_is_completed(
-    hub: tuple[str, list[str]], network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: tuple[str, list[str]], network: Network, tmp_path: Path
 ) -> None:
     endpoint, asked = hub
     files = {key: value for key, value in MODEL.items() if key != "model.safetensors"}
@@ -396,7 +396,6 @@ def test_an_encoder_without_modules_is_completed_where_the_hub_has_them(
 def test_what_the_hub_refuses_is_explained(
     hub: tuple[str, list[str]],
     network: Network,
-    tmp_path: Path,
     argument: str,
     words: tuple[str, ...],
 ) -> None:
@@ -407,7 +406,7 @@ def test_what_the_hub_refuses_is_explained(
         assert word in done.stderr
 
 
-def test_no_network_is_explained(network: Network, tmp_path: Path) -> None:
+def test_no_network_is_explained(network: Network) -> None:
     done = network.pull("http://127.0.0.1:9", "org/whole")
     assert done.returncode == 1
     assert "cannot be reached" in done.stderr
@@ -425,9 +424,7 @@ def test_no_network_and_a_snapshot_with_all_we_can_name_is_served(
     assert str(folder) in done.stderr
 
 
-def test_progress_is_told_in_bytes(
-    hub: tuple[str, list[str]], network: Network, tmp_path: Path
-) -> None:
+def test_progress_is_told_in_bytes(hub: tuple[str, list[str]], network: Network) -> None:
     script = (
         "import json; from omnivec.engine.catalog import catalog\n"
         "from omnivec.engine.hub import locate\n"
@@ -541,7 +538,7 @@ def test_without_a_hub_what_is_cached_has_to_do(
     ],
 )
 def test_what_else_the_hub_may_have(
-    hub: tuple[str, list[str]], network: Network, tmp_path: Path, name: str, says: str
+    hub: tuple[str, list[str]], network: Network, name: str, says: str
 ) -> None:
     done = network.run(hub[0], "-m", "omnivec", "convert", name, "new")
     assert done.returncode == 1

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from omnivec.core.errors import BadRequest, Fault
-from omnivec.core.nouns import Card, Encode, Features, Item, Score, Text, Tokens, Unit
+from omnivec.core.nouns import Encode, Features, Item, Score, Text, Tokens, Unit
 from omnivec.core.settings import Settings
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.intake import Express, Feed
@@ -16,8 +16,6 @@ from omnivec.engine.job import Caller, Job
 from omnivec.engine.memory import Memory
 from omnivec.engine.work import FEW, SHORT, is_short
 from omnivec.hosts.assemble import local_engine
-
-CARD = Card(name="m")
 
 
 class Recorder:

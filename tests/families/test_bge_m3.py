@@ -89,10 +89,9 @@ def test_one_text_is_as_many(model, expected) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_what_is_asked_for_is_made(model, expected, kind: str) -> None:
-    names = {"dense": "dense", "sparse": "sparse", "multivector": "multivector"}
+def test_only_what_is_asked_for_is_made(model, kind: str) -> None:
     for ours in model.encode(TEXTS, kinds=(kind,)):
-        assert {name for name in names if getattr(ours, name) is not None} == {kind}
+        assert {name for name in KINDS if getattr(ours, name) is not None} == {kind}
 
 
 def test_texts_of_one_batch_may_ask_for_different_kinds(model, expected) -> None:

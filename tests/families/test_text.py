@@ -119,7 +119,7 @@ def test_a_long_word_at_the_cut_is_not_split(minilm) -> None:
     assert ids.tokens[250] == 100  # [UNK], which is what the whole word is
 
 
-def test_lower_casing_comes_first(tiny, tmp_path: Path) -> None:
+def test_lower_casing_comes_first(tiny) -> None:
     plain, lowered = (
         tiny("roberta", spelling="old"),
         tiny("roberta", spelling="old", lower_case=True),

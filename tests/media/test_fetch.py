@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
@@ -283,7 +282,7 @@ def test_the_resolver_gives_each_address_once() -> None:
 # ── TLS ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_certificate_of_nobodys_is_refused(tmp_path: Path) -> None:
+def test_a_certificate_of_nobodys_is_refused() -> None:
     context = fetch.tls()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname

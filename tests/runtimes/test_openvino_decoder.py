@@ -153,7 +153,7 @@ def test_a_kept_token_that_none_attends_to_sees_the_others(decoder, variant):
 
 @pytest.mark.parametrize("runtime", [PLUGIN, TORCH], ids=["openvino", "torch"])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_attention_may_look_both_ways(decoder, tmp_path, side, runtime):
+def test_attention_may_look_both_ways(tmp_path, side, runtime):
     """gte-Qwen2 was trained so, and its config.json says `is_causal: false`."""
     folder = build_decoder("qwen2", tmp_path, config={"is_causal": False})
     assert json.loads((folder / "config.json").read_text())["is_causal"] is False

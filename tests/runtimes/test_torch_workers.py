@@ -72,7 +72,7 @@ def test_every_output_comes_back_also_an_empty_one(tiny) -> None:
     workers.close()
 
 
-def test_a_failed_batch_leaves_the_worker_usable(workers, capfd) -> None:
+def test_a_failed_batch_leaves_the_worker_usable(workers) -> None:
     wrong = {name: array[:0] for name, array in batch(3).items()}
     for _ in range(workers.streams):
         with pytest.raises(RuntimeError, match="cpu: ValueError"):

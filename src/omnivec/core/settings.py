@@ -21,7 +21,7 @@ from omnivec.core.values import accepted, convert, mask
 
 Dialect: TypeAlias = Literal["openai", "synesis", "intel", "runpod", "sie"]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
-CACHE_LEAST = 16_000_000  # bytes
+CACHE_LEAST = 16_000_000  # bytes; with fewer, the log beside the file would be most of it
 SHARE = 0.8  # of the machine's memory that models take at most, unless told
 Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
 

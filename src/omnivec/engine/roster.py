@@ -15,7 +15,7 @@ import ctypes
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from omnivec.core import sizes
@@ -52,15 +52,6 @@ class Roster:
         self._finding = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="find")
 
     # ── for a request ────────────────────────────────────────────────────────────────────
-
-    @contextlib.asynccontextmanager
-    async def using(self, resident: Resident) -> AsyncIterator[Batcher]:
-        """Raises Loading, LoadFailed."""
-        batcher = await self.acquire(resident)
-        try:
-            yield batcher
-        finally:
-            self.release(resident)
 
     async def acquire(self, resident: Resident) -> Batcher:
         """The running queue, after waiting a while for a load. Raises Loading, LoadFailed.

@@ -28,7 +28,6 @@ NAME = "vectors.sqlite"
 MARK = 0x6F6D7665  # "omve", as SQLite's application_id: the file is ours
 FORMAT = 1
 PAGE = 8192  # bytes; 5 vectors of 384 numbers
-LEAST = 16_000_000  # bytes; with fewer, the log beside the file would be most of it
 PATIENCE = 0.05  # seconds that a request waits for the disk
 OPENING = 1.0  # seconds that a start waits for it
 REST = 5.0  # seconds in which a disk that failed or was slow is not asked

@@ -7,7 +7,6 @@ them; the engine has one in a thread of its own, so that neither stands in the o
 from __future__ import annotations
 
 import asyncio
-import logging
 import multiprocessing
 import threading
 from collections.abc import Mapping
@@ -25,8 +24,6 @@ from omnivec.jobs.runner import patiently
 from omnivec.server.door import Door
 from omnivec.server.jobs import answer
 from omnivec.server.metrics import Metrics
-
-log = logging.getLogger("omnivec")
 
 EXTRA = "a RunPod worker needs the extra: pip install 'omnivec[runpod]'"
 # what a worker that is fit can do, where a model of it can at all

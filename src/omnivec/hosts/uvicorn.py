@@ -21,8 +21,6 @@ from omnivec.core.settings import Settings
 from omnivec.server.asgi import Application
 from omnivec.server.http import protocol
 
-log = logging.getLogger("omnivec")
-
 KEEP_ALIVE = 120
 """Seconds. aiohttp keeps idle connections for 90, and a POST to one that has gone is lost."""
 BACKLOG = 2048

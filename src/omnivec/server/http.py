@@ -10,7 +10,6 @@ looks for deadlines that have passed, so that a request costs no timer of its ow
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -42,8 +41,6 @@ from omnivec.server.refusal import (
     valid_host,
 )
 from omnivec.server.sweep import Phase, Sweep
-
-log = logging.getLogger("omnivec.http")
 
 MIN_RATE = 1024
 """Bytes a second: a body that comes slower, after a grace as long as the head's, is cut."""
