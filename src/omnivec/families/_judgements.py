@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from omnivec.core.checkpoint import Checkpoint
-from omnivec.families._files import Module, tokenizer_settings
+from omnivec.families._files import tokenizer_settings
 from omnivec.families._text import TASK
 
 IN_QUERY = 3 / 4  # of the window is the most that a query has where it is tokenised alone
@@ -129,8 +129,7 @@ def find(checkpoint: Checkpoint) -> Judgement | None:
 
 def chat_template(checkpoint: Checkpoint) -> str:
     """From its own file, or from the tokenizer's settings; "" where there is none."""
-    file = Module("", "").file("chat_template.jinja")
-    if checkpoint.has(file):
-        return checkpoint.read(file).decode(errors="replace")
+    if checkpoint.has("chat_template.jinja"):
+        return checkpoint.read("chat_template.jinja").decode(errors="replace")
     told = tokenizer_settings(checkpoint).get("chat_template")
     return told if isinstance(told, str) else ""

@@ -9,7 +9,6 @@ A score is answered as in cross_encoder.py; `raw` is the difference of the logit
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,6 @@ from omnivec.core.nouns import (
     Features,
     Loaded,
     Output,
-    Relevance,
     Unit,
 )
 from omnivec.core.seams import Session
@@ -39,6 +37,7 @@ from omnivec.families._files import (
     window,
 )
 from omnivec.families._judgements import IN_QUERY, KNOWN, QWEN3, Judgement
+from omnivec.families._pairs import relevance
 from omnivec.families._text import Ids, Prompts, Tokeniser, limit, pack, read, refuse
 
 GRAPH = "main"
@@ -237,11 +236,6 @@ class CausalReranker:
 
 def _shortened(ids: Ids, room: int) -> tuple[list[int], bool]:
     return ids.tokens[:room], ids.more or len(ids.tokens) > room
-
-
-def relevance(logit: float) -> Relevance:
-    """The logistic function, written so that no exponential overflows."""
-    return Relevance(value=0.5 * (1 + math.tanh(0.5 * logit)), raw=logit)
 
 
 PLUGIN = CausalRerankerFamily()

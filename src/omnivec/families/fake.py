@@ -88,9 +88,10 @@ class Beholder:
 
     def _features(self, index: int, unit: Unit) -> Features:
         whole = [number for ids in self._ids(index, unit) for number in ids]
-        room = max(0, limit(self._window, unit.max_tokens) - self._tokeniser.single.size)
+        most = limit(self._window, unit.max_tokens)
+        room = max(0, most - self._tokeniser.single.size)
         if (cut := len(whole) > room) and unit.overflow == "refuse":
-            raise refuse(self._window, f"[{index}]")
+            raise refuse(most, f"[{index}]")
         row = self._tokeniser.single.ids(whole[:room])
         return Features(arrays={"input_ids": row}, cost=len(row), tokens=len(row), cut=cut)
 
