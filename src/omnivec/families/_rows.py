@@ -13,6 +13,9 @@ from omnivec.families._files import positions, segments, vocabulary, window
 from omnivec.families._frames import Frame
 from omnivec.families._text import Tokeniser, limit, read, refuse
 
+BARE = Frame([], [], [], ([], 0, [], 0, []))
+"""Of a text that is read without special tokens."""
+
 
 class Way(NamedTuple):
     """How a text is read: what goes before it, the special tokens around it, its window."""
@@ -30,16 +33,21 @@ class Row(NamedTuple):
 
 
 class Rows:
-    """A checkpoint's tokenizer and its limits. `fill` is what `pack` puts into the padding."""
+    """The tokenizer of a checkpoint's `folder`, and its limits. A client's ids are as many as
+    config.json says, or with `by_tokenizer` as many as that has. `fill` is what `pack` puts into
+    the padding."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.tokeniser = Tokeniser(checkpoint)
-        self.window = window(checkpoint)
+    def __init__(
+        self, checkpoint: Checkpoint, folder: str = "", *, by_tokenizer: bool = False
+    ) -> None:
+        self.tokeniser = Tokeniser(checkpoint, folder)
+        self.window = window(checkpoint, folder)
         self.most = positions(checkpoint) or self.window
         self.fill = {"input_ids": self.tokeniser.padding}
         if segments(checkpoint):
             self.fill["token_type_ids"] = 0
-        self._vocabulary = vocabulary(checkpoint) or self.tokeniser.size
+        known = None if by_tokenizer else vocabulary(checkpoint)
+        self._vocabulary = known or self.tokeniser.size
 
     def prepare(
         self, units: Sequence[Unit], ways: Sequence[Way], places: Sequence[int] | None = None

@@ -29,12 +29,12 @@ from omnivec.families._files import (
     Module,
     architecture,
     modules,
-    positions,
-    segments,
     vocabulary,
     window,
 )
-from omnivec.families._text import SOURCE, Prompts, Tokeniser, is_query, limit, pack, read, refuse
+from omnivec.families._frames import Frame
+from omnivec.families._rows import BARE, Row, Rows, Way
+from omnivec.families._text import SOURCE, Prompts, Tokeniser, is_query, pack
 
 Mode: TypeAlias = Literal["max", "sum"]
 Function: TypeAlias = Literal["relu", "log1p_relu", "log1p_log1p_relu"]
@@ -109,34 +109,34 @@ class Splade:
         self.batch_cost = session.batch_cost
         self._session = session
         part = checkpoint.part(layout.graph)
-        prompts = Prompts.read(checkpoint)
-        self._reader = Reader(part, "", prompts)
-        self._queries = None
+        self._prompts = Prompts.read(checkpoint)
+        self._rows = Rows(part)
+        self._queries: Rows | None = None
         if layout.static is not None:
-            self._queries = Reader(checkpoint, layout.static, prompts, bare=True)
+            self._queries = Rows(checkpoint, layout.static, by_tokenizer=True)
             self._weights = read_weights(checkpoint, layout.static, self._queries.tokeniser)
-        self._most = positions(part) or self._reader.window
-        self._fill = {"input_ids": self._reader.tokeniser.padding}
-        if segments(part):
-            self._fill["token_type_ids"] = 0
-        self._left_out = () if layout.specials else _specials(self._reader.tokeniser)
+        self._left_out = () if layout.specials else _specials(self._rows.tokeniser)
         self._active = _most_active(checkpoint)
 
     def prepare(self, units: Sequence[Unit]) -> list[Features]:
         asked = [self._queries is not None and is_query(unit.role) for unit in units]
-        rows: dict[int, Features] = {}
+        made: dict[int, Features] = {}
         for query in set(asked):
-            chosen = {i: unit for i, unit in enumerate(units) if asked[i] is query}
+            places = [place for place, one in enumerate(asked) if one is query]
+            chosen = [units[place] for place in places]
             if query and self._queries is not None:
-                rows |= {i: self._weigh(row) for i, row in self._queries.read(chosen).items()}
+                rows = self._read(self._queries, BARE, chosen, places)
+                found = map(self._weigh, rows)
             else:
-                rows |= {i: self._row(row) for i, row in self._reader.read(chosen).items()}
-        return [rows[i] for i in range(len(units))]
+                rows = self._read(self._rows, self._rows.tokeniser.single, chosen, places)
+                found = map(self._row, rows)
+            made |= zip(places, found, strict=True)
+        return [made[place] for place in range(len(units))]
 
     def forward(self, batch: Sequence[Features], *, alone: bool = False) -> list[Output]:
         if batch[0].group == STATIC:
             return [self._vectors(**features.arrays) for features in batch]
-        found = self._session.run(pack(batch, self._fill, self._most), alone=alone)
+        found = self._session.run(pack(batch, self._rows.fill, self._rows.most), alone=alone)
         ends = np.searchsorted(found["rows"], np.arange(1, len(batch)))
         columns = np.split(found["columns"].astype(np.int32), ends)
         values = np.split(found["output"], ends)
@@ -145,11 +145,14 @@ class Splade:
     def close(self) -> None:
         self._session.close()
 
+    def _read(
+        self, rows: Rows, frame: Frame, units: Sequence[Unit], places: Sequence[int]
+    ) -> list[Row]:
+        prompts = [self._prompts.choose(unit.role, unit.instruction) for unit in units]
+        return rows.prepare(units, [Way(one, frame, rows.window) for one in prompts], places)
+
     def _row(self, row: Row) -> Features:
-        arrays = {"input_ids": row.ids}
-        if "token_type_ids" in self._fill:
-            arrays["token_type_ids"] = np.zeros_like(row.ids)
-        return Features(arrays, len(row.ids), len(row.ids), cut=row.cut)
+        return Features(self._rows.arrays(row.ids), len(row.ids), len(row.ids), cut=row.cut)
 
     def _weigh(self, row: Row) -> Features:
         indices = np.unique(row.ids)
@@ -165,50 +168,6 @@ class Splade:
             kept = np.sort(np.argpartition(-np.abs(values), self._active - 1)[: self._active])
             indices, values = indices[kept], values[kept]
         return Vectors(sparse=Sparse(indices, values))
-
-
-# ── texts ────────────────────────────────────────────────────────────────────────────────
-
-
-class Row(NamedTuple):
-    """int64 ids with their special tokens, and whether the text had more."""
-
-    ids: Array
-    cut: bool
-
-
-class Reader:
-    """Items to token ids. `bare`: without special tokens."""
-
-    def __init__(
-        self, checkpoint: Checkpoint, folder: str, prompts: Prompts, *, bare: bool = False
-    ) -> None:
-        self.tokeniser = Tokeniser(checkpoint, folder)
-        self.window = window(checkpoint, folder)
-        self._prompts = prompts
-        self._bare = bare
-        self._vocabulary = (None if bare else vocabulary(checkpoint)) or self.tokeniser.size
-
-    def read(self, units: Mapping[int, Unit]) -> dict[int, Row]:
-        """By the units' numbers in their request."""
-        texts: list[str | list[int]] = []
-        for i, unit in units.items():
-            prompt = self._prompts.choose(unit.role, unit.instruction)
-            text = read(unit.parts, self._vocabulary, f"[{i}]")
-            texts.append(prompt + text if isinstance(text, str) else text)
-        windows = [limit(self.window, unit.max_tokens) for unit in units.values()]
-        encoded = self.tokeniser.encode(texts, windows)
-        found = {}
-        for (i, unit), text, ids, most in zip(units.items(), texts, encoded, windows, strict=True):
-            framed = isinstance(text, str) and not self._bare
-            room = max(0, most - self.tokeniser.single.size) if framed else most
-            cut = ids.more or len(ids.tokens) > room
-            if cut and unit.overflow == "refuse":
-                raise refuse(most, f"[{i}]")
-            kept = ids.tokens[:room]
-            row = self.tokeniser.single.ids(kept) if framed else np.array(kept, np.int64)
-            found[i] = Row(row, cut)
-        return found
 
 
 def _specials(tokeniser: Tokeniser) -> list[int]:
