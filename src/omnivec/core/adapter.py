@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.nouns import Floats
+from omnivec.core.checkpoint import CheckpointError, Update
 from omnivec.core.tensors import Tensor, open_file
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -41,13 +40,6 @@ _NEEDED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     # the other ways to begin change the base's own matrices
     ("init_lora_weights", (None, True, False, "gaussian", "eva", "orthogonal"), "a changed base"),
 )
-
-
-class Update(NamedTuple):
-    """What is added to a layer: `a` float32 [r, in], and `b` float32 [out, r], times s."""
-
-    a: Floats
-    b: Floats
 
 
 class _Pair(NamedTuple):

@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
 from omnivec.core import towers
 
 if TYPE_CHECKING:
-    from omnivec.core.adapter import Adapter
+    from omnivec.core.nouns import Floats
 
 Cause: TypeAlias = Literal["GATED", "NOT_FOUND", "OOM", "NETWORK", "DEPENDENCY", "UNKNOWN"]
 
@@ -26,6 +26,25 @@ class CheckpointError(Exception):
     def __init__(self, text: str, cause: Cause = "UNKNOWN") -> None:
         super().__init__(text)
         self.cause: Cause = cause
+
+
+class Update(NamedTuple):
+    """What is added to a linear layer: `a` float32 [r, in], and `b` float32 [out, r], times s."""
+
+    a: Floats
+    b: Floats
+
+
+class Lora(Protocol):
+    """An adapter that is put on a checkpoint; core/adapter.py reads those of PEFT."""
+
+    name: str
+    folder: Path
+
+    def updates(self, matrices: Mapping[str, tuple[int, ...]]) -> Mapping[str, Update]:
+        """Under the names of the base's `matrices`: their shapes [out, in] by the paths of their
+        layers. Raises CheckpointError when the base has no such layer."""
+        ...
 
 
 class Checkpoint:
@@ -46,7 +65,7 @@ class Checkpoint:
         revision: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         options: Mapping[str, str] | None = None,
-        adapters: Sequence[Adapter] = (),
+        adapters: Sequence[Lora] = (),
     ) -> None:
         self.name = name
         self.folder = folder

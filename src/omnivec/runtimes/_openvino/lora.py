@@ -17,7 +17,7 @@ from omnivec.runtimes._openvino import blocks
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from omnivec.core.adapter import Adapter
+    from omnivec.core.checkpoint import Lora
     from omnivec.core.nouns import Array, Floats
     from omnivec.runtimes._openvino.blocks import Inputs, Node
     from omnivec.runtimes._openvino.weights import Weights
@@ -32,9 +32,7 @@ class Stacked(NamedTuple):
     owners: Array
 
 
-def stack(
-    adapters: Sequence[Adapter], matrices: Mapping[str, tuple[int, ...]]
-) -> dict[str, Stacked]:
+def stack(adapters: Sequence[Lora], matrices: Mapping[str, tuple[int, ...]]) -> dict[str, Stacked]:
     """By the layers' names in `matrices`. Raises CheckpointError."""
     each = [adapter.updates(matrices) for adapter in adapters]
     found = {}
@@ -79,7 +77,7 @@ class Updates:
         return self._kept[name]
 
 
-def updates(weights: Weights, adapters: Sequence[Adapter], which: Node, inputs: Inputs) -> Updates:
+def updates(weights: Weights, adapters: Sequence[Lora], which: Node, inputs: Inputs) -> Updates:
     """For layers that are given packed tokens; `which` int64 [B] is each row's adapter. Raises
     CheckpointError."""
     stacked = stack(adapters, weights.matrices())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from omnivec.runtimes import _weights
 
@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from omnivec.runtimes._openvino.lora import Updates
+
+class Updates(Protocol):
+    """What adapters add to layers: those of lora.py, which is made of blocks that know these
+    weights. `rows` is the same for layers that are given one token of each row."""
+
+    @property
+    def rows(self) -> Updates: ...
+
+    def add(self, y: Any, x: Any, key: str) -> Any:
+        """To `y` [N, out], which the layer `key` makes of `x` [N, in]."""
+        ...
 
 
 class Weights(_weights.Weights):

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from omnivec.core.adapter import Adapter, Update
+from omnivec.core.checkpoint import Lora, Update
 from omnivec.core.nouns import Array
 
 Tensor: TypeAlias = Any  # torch is not there when this module is imported
@@ -20,7 +20,7 @@ class Adapters:
     Raises CheckpointError when an adapter is for another model.
     """
 
-    def __init__(self, model: Any, adapters: Sequence[Adapter]) -> None:
+    def __init__(self, model: Any, adapters: Sequence[Lora]) -> None:
         import torch
 
         self._rows: Tensor | None = None
