@@ -86,6 +86,12 @@ class Checkpoint:
         """`model_type` of config.json: "bert", "xlm-roberta", …; "" where it has none."""
         return str(self.config.get("model_type", ""))
 
+    @property
+    def is_half(self) -> bool:
+        """Whether config.json says that the weights are stored in two bytes each, not in four."""
+        told = self.config.get("dtype", self.config.get("torch_dtype"))
+        return told in ("bfloat16", "float16")
+
     def part(self, graph: str) -> Checkpoint:
         """What the graph of that name is made of: the model of its own that the folder `graph`
         holds, as a Router's routes have; of a model of two towers ("text", "image") the files

@@ -88,9 +88,7 @@ class CTranslate2:
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
         """In float32 or bytes, embeddings included; the file does not stay mapped."""
         checkpoint = checkpoint.part(graph)
-        config = checkpoint.config
-        half = str(config.get("dtype", config.get("torch_dtype"))) in ("bfloat16", "float16")
-        count = checkpoint.size() // (2 if half else 4)
+        count = checkpoint.size() // (2 if checkpoint.is_half else 4)
         return SCRATCH + count * (1 if dtype == "int8" else 4)
 
     def describe(self, session: Session) -> tuple[str, str]:

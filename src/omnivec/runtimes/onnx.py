@@ -66,10 +66,10 @@ class OnnxRuntime:
     def open(
         self, checkpoint: Checkpoint, graph: str, head: Head, device: str, dtype: str
     ) -> Session:
-        checkpoint = checkpoint.part(graph)
         why = self.can(checkpoint, graph, head, device)
         if why is not None:
             raise CheckpointError(f"{checkpoint.name}: {why}")
+        checkpoint = checkpoint.part(graph)
         providers = [CUDA, CPU] if device != "cpu" and CUDA in _providers() else [CPU]
         file, computed = _source(checkpoint, head, dtype)
         tensors: Mapping[str, Array] = {}
@@ -99,9 +99,7 @@ class OnnxRuntime:
         found = shipped.find(checkpoint, dtype)
         if found is not None:
             return SCRATCH + 2 * shipped.size(found[0])
-        half = str(checkpoint.config.get("dtype", checkpoint.config.get("torch_dtype")))
-        widened = 4 if half in ("bfloat16", "float16") else 1
-        return SCRATCH + widened * checkpoint.size()
+        return SCRATCH + (4 if checkpoint.is_half else 1) * checkpoint.size()
 
     def describe(self, session: Session) -> tuple[str, str]:
         return session.where if isinstance(session, OnnxSession) else ("", "")

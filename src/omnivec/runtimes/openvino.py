@@ -64,10 +64,10 @@ class OpenVINO:
     def open(
         self, checkpoint: Checkpoint, graph: str, head: Head, device: str, dtype: str
     ) -> Session:
-        checkpoint = checkpoint.part(graph)
         why = self.can(checkpoint, graph, head, device)
         if why is not None:
             raise CheckpointError(f"{checkpoint.name}: {why}")
+        checkpoint = checkpoint.part(graph)
         chosen = precision(dtype, checkpoint.name)
         core = load().Core()
         graphs = importlib.import_module("omnivec.runtimes._openvino.graphs")

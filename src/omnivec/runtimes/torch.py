@@ -77,11 +77,11 @@ class TorchRuntime:
         """The weights, on whichever device, and something for the batches. A tower holds its
         part of them; both have been there for a moment when one is opened."""
         checkpoint = checkpoint.part(graph)
-        config = checkpoint.config
-        half = str(config.get("dtype", config.get("torch_dtype"))) in ("bfloat16", "float16")
         if dtype == "auto":  # as it lies: whether there is a GPU is not asked for an estimate
             return SCRATCH + checkpoint.size()
-        return SCRATCH + checkpoint.size() * (2 if dtype == "f32" else 1) // (1 if half else 2)
+        return SCRATCH + checkpoint.size() * (2 if dtype == "f32" else 1) // (
+            1 if checkpoint.is_half else 2
+        )
 
     def describe(self, session: Local | Workers) -> tuple[str, str]:
         return session.device, session.dtype

@@ -16,8 +16,7 @@ SMALL = 512 * 2**20
 ones up to one PART of the memory that there is. Also those of matrices up to which a decoder
 has a stream for each core."""
 PART = 8
-STORED = {"bfloat16": 2, "float16": 2}  # bytes of a weight in a file; 4 in most
-PACKED = {"f32": 4, "bf16": 2, "int8": 1}  # and in a graph
+PACKED = {"f32": 4, "bf16": 2, "int8": 1}  # bytes of a weight in a graph
 SPARE = 1.2
 SCRATCH = 48_000_000  # bytes: a graph's kernels and what a batch passes through it
 
@@ -54,8 +53,8 @@ def _multiplied(checkpoint: Checkpoint) -> int:
 
 
 def _stored(checkpoint: Checkpoint) -> int:
-    config = checkpoint.config
-    return STORED.get(str(config.get("dtype", config.get("torch_dtype"))), 4)
+    """Bytes of a weight in a file."""
+    return 2 if checkpoint.is_half else 4
 
 
 def _tables(checkpoint: Checkpoint) -> int:
