@@ -103,12 +103,5 @@ def _attend(
     asking, given = (chosen.take(x), weights.of_rows()) if chosen else (x, weights)
     q = blocks.linear(asking, given, f"{key}.self.query", size, size)
     k, v = (blocks.linear(x, weights, f"{key}.self.{n}", size, size) for n in ("key", "value"))
-    mixed = blocks.attend(
-        blocks.heads_of(q, attention, chosen),
-        blocks.heads_of(k, attention),
-        blocks.heads_of(v, attention),
-        bias,
-        attention,
-        chosen,
-    )
+    mixed = blocks.mix(q, k, v, bias, attention, chosen)
     return blocks.linear(mixed, given, f"{key}.output.dense", size, size)

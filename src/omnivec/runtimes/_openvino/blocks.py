@@ -290,6 +290,14 @@ def attend(
     return (chosen or attention.inputs).pack(joined, attention.heads * attention.size)
 
 
+def mix(
+    q: Node, k: Node, v: Node, bias: Node | None, attention: Attention, chosen: Chosen | None = None
+) -> Node:
+    """`attend` of packed [P, N * D] each; q of chosen tokens is [B, N * D]."""
+    q, k, v = heads_of(q, attention, chosen), heads_of(k, attention), heads_of(v, attention)
+    return attend(q, k, v, bias, attention, chosen)
+
+
 # ── positions ────────────────────────────────────────────────────────────────────────────
 
 

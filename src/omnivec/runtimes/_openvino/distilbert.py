@@ -51,10 +51,10 @@ def _layer(
 ) -> Node:
     size, inner = config["dim"], config["hidden_dim"]
     q, k, v = (
-        blocks.heads_of(blocks.linear(x, weights, f"{key}.attention.{name}", size, size), attention)
+        blocks.linear(x, weights, f"{key}.attention.{name}", size, size)
         for name in ("q_lin", "k_lin", "v_lin")
     )
-    mixed = blocks.attend(q, k, v, bias, attention)
+    mixed = blocks.mix(q, k, v, bias, attention)
     x = ops.add(x, blocks.linear(mixed, weights, f"{key}.attention.out_lin", size, size))
     x = blocks.layer_norm(x, weights, f"{key}.sa_layer_norm", size, EPSILON)
     y = blocks.linear(x, weights, f"{key}.ffn.lin1", inner, size)

@@ -61,8 +61,5 @@ def _relative(weights: Weights, mask: Node, heads: int) -> Node:
 
 def _attend(x: Node, weights: Weights, key: str, bias: Node, attention: Attention) -> Node:
     size = attention.heads * attention.size
-    q, k, v = (
-        blocks.heads_of(blocks.linear(x, weights, f"{key}.{name}", size, size), attention)
-        for name in "qkv"
-    )
-    return blocks.linear(blocks.attend(q, k, v, bias, attention), weights, f"{key}.o", size, size)
+    q, k, v = (blocks.linear(x, weights, f"{key}.{name}", size, size) for name in "qkv")
+    return blocks.linear(blocks.mix(q, k, v, bias, attention), weights, f"{key}.o", size, size)

@@ -88,14 +88,7 @@ def attend(
     asking = chosen.take(x) if chosen else x
     q = blocks.linear(asking, weights, f"{key}.q_proj", size, size)
     k, v = (blocks.linear(x, weights, f"{key}.{n}_proj", size, size) for n in ("k", "v"))
-    mixed = blocks.attend(
-        blocks.heads_of(q, attention, chosen),
-        blocks.heads_of(k, attention),
-        blocks.heads_of(v, attention),
-        bias,
-        attention,
-        chosen,
-    )
+    mixed = blocks.mix(q, k, v, bias, attention, chosen)
     return blocks.linear(mixed, weights, f"{key}.out_proj", size, size)
 
 
