@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from omnivec.core import heads
+from omnivec.runtimes._pictures import check_patches, check_squares
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -156,17 +157,15 @@ class PictureFeed:
     batch_cost = PICTURES
 
     def __init__(self, size: int) -> None:
-        self._shape = (size, size, 3)
+        self._side = size
 
     def read(self, arrays: Mapping[str, Array]) -> Fed:
         pixels = arrays["pixel_values"]
-        if not pixels.size or pixels.dtype != np.uint8 or pixels.shape[1:] != self._shape:
-            size = self._shape[0]
-            raise ValueError(f"pictures are uint8 [B, {size}, {size}, 3], and at least one")
+        check_squares(pixels, self._side)
         return Fed((np.ascontiguousarray(pixels),))
 
     def few(self) -> dict[str, Array]:
-        return {"pixel_values": np.zeros((1, *self._shape), np.uint8)}
+        return {"pixel_values": np.zeros((1, self._side, self._side, 3), np.uint8)}
 
 
 class PatchFeed:
@@ -182,7 +181,7 @@ class PatchFeed:
     def read(self, arrays: Mapping[str, Array]) -> Fed:
         """patches [P, D], spots [P, positions], tokens [P], mask [B, N], places [B, N]."""
         pixels, shapes = arrays["pixel_values"], np.asarray(arrays["spatial_shapes"], np.int64)
-        self._check(pixels, shapes)
+        check_patches(pixels, shapes, self._size)
         mask = np.arange(pixels.shape[1])[None] < shapes.prod(1)[:, None]
         tokens, places = _packed(mask)
         patches = pixels.reshape(-1, self._size)[tokens]
@@ -194,13 +193,6 @@ class PatchFeed:
     def few(self) -> dict[str, Array]:
         pixels = np.zeros((1, 1, self._size), np.uint8)
         return {"pixel_values": pixels, "spatial_shapes": np.ones((1, 2), np.int64)}
-
-    def _check(self, pixels: Array, shapes: Array) -> None:
-        if not pixels.size or pixels.dtype != np.uint8 or pixels.shape[2:] != (self._size,):
-            raise ValueError(f"patches are uint8 [B, N, {self._size}], and at least one")
-        fits = shapes.shape == (len(pixels), 2) and shapes.min() > 0
-        if not fits or shapes.prod(1).max() > pixels.shape[1]:
-            raise ValueError("a picture's rows and columns of patches are more than it has")
 
 
 @lru_cache(maxsize=SPREADS)

@@ -17,19 +17,23 @@ from omnivec.runtimes._torch import architectures
 _CLASSES = {"logits": "AutoModelForSequenceClassification", "words": "AutoModelForMaskedLM"}
 
 
-def load(checkpoint: Checkpoint, dtype: Any, head: Head, *, attention: str | None) -> Any:
-    """The model on the CPU, to infer with, of the class that has the head; `attention` None
-    leaves the choice to transformers. Raises CheckpointError."""
+_DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}  # torch's names of ours
+
+
+def load(checkpoint: Checkpoint, dtype: str, head: Head, *, attention: str | None) -> Any:
+    """The model on the CPU, to infer with, of the class that has the head, in `dtype` ("f32",
+    "bf16", "f16"); `attention` None leaves the choice to transformers. Raises CheckpointError."""
     # says what is wrong in our words before transformers says it in its
     files = checkpoint.weights()
     pickled = [file for file in files if file.suffix != ".safetensors"]
     with _quiet():
+        import torch
         import transformers
 
         made = getattr(transformers, _class(checkpoint.architecture, head))
         told: dict[str, Any] = {
             "output_loading_info": True,
-            "dtype": dtype,
+            "dtype": getattr(torch, _DTYPES[dtype]),
             "attn_implementation": attention,
         }
         try:

@@ -28,8 +28,6 @@ CPU_COST = 1024
 GPU_COST = 16384
 """Of a tower for pictures, whose sizes are not known here."""
 
-_DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
-
 
 class TorchSession:
     """Rows run packed where the architecture is known to: no token of padding is computed.
@@ -54,7 +52,7 @@ class TorchSession:
         self.padding = float(self._packed is None)
         model = load(
             checkpoint,
-            getattr(torch, _DTYPES[dtype]),
+            dtype,
             head,
             attention=attention.register() if self._packed else None,
         ).to(device)

@@ -13,6 +13,7 @@ from omnivec.core.checkpoint import Checkpoint
 from omnivec.core.nouns import Array
 from omnivec.core.seams import SessionLost
 from omnivec.core.steps import Head, Scale
+from omnivec.runtimes._pictures import check_patches, check_squares
 from omnivec.runtimes._torch.bridge import Bridge
 from omnivec.runtimes._torch.loading import load
 
@@ -23,7 +24,6 @@ GPU_COST = 16384
 """Tokens of a batch: 330 pictures of ViT-B/32, 64 of ViT-L/14."""
 
 _CHANNELS = 3
-_DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 _TEXT = ("text_model", "text_projection")
 _IMAGE = ("vision_model", "visual_projection")
 
@@ -43,8 +43,7 @@ class TowerSession:
         self.streams = self._bridge.streams
         self.padding = 1.0 if self._scale is None else 0.0
         self.batch_cost = GPU_COST if device.startswith("cuda") else CPU_COST
-        kind = getattr(torch, _DTYPES[dtype])
-        model = load(checkpoint, kind, head, attention=None)
+        model = load(checkpoint, dtype, head, attention=None)
         for name in _TEXT if self._scale else _IMAGE:
             if hasattr(model, name):
                 setattr(model, name, None)
@@ -97,12 +96,11 @@ class TowerSession:
         pixels = arrays["pixel_values"]
         if "spatial_shapes" not in arrays:
             side = self._config.image_size
-            if not pixels.size or pixels.dtype != np.uint8 or pixels.shape[1:] != (side, side, 3):
-                raise ValueError(f"pictures are uint8 [B, {side}, {side}, 3], and at least one")
+            check_squares(pixels, side)
             seen = self._scaled(pixels).permute(0, 3, 1, 2)
             return self._model.get_image_features(pixel_values=seen).pooler_output
         shapes = arrays["spatial_shapes"]
-        _check_patches(pixels, shapes, self._config.patch_size**2 * _CHANNELS)
+        check_patches(pixels, shapes, self._config.patch_size**2 * _CHANNELS)
         mask = np.arange(pixels.shape[1])[None] < shapes.prod(1)[:, None]
         split = self._scaled(pixels.reshape(*pixels.shape[:2], -1, _CHANNELS))
         return self._model.get_image_features(
@@ -121,11 +119,3 @@ class TowerSession:
         )
         bright = self._bridge.move(pixels).float() * self._scale.factor
         return ((bright - mean) / std).to(self._model.dtype)
-
-
-def _check_patches(pixels: Array, shapes: Array, width: int) -> None:
-    if not pixels.size or pixels.dtype != np.uint8 or pixels.shape[2:] != (width,):
-        raise ValueError(f"patches are uint8 [B, N, {width}], and at least one")
-    fits = shapes.shape == (len(pixels), 2) and shapes.min() > 0
-    if not fits or shapes.prod(1).max() > pixels.shape[1]:
-        raise ValueError("a picture's rows and columns of patches are more than it has")
