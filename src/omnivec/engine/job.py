@@ -70,8 +70,8 @@ class Job:
 
     `outputs` has a place for each item, `asked` of which come before the request's first, and
     `each` of which stand for one of the request's. `cost` is of what the request had in the
-    queue before. The first fault ends the job, and what it
-    still has in the queue is dropped there as departed.
+    queue before. The first fault ends the job, and what it still has in the queue is dropped
+    there as departed.
     """
 
     def __init__(self, items: int, asked: int = 0, each: int = 1, cost: int = 0) -> None:

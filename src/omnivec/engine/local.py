@@ -43,7 +43,7 @@ from omnivec.engine.intake import CHUNK, Feed, Intake
 from omnivec.engine.job import Job, timing, usage
 from omnivec.engine.memory import placed
 from omnivec.engine.outputs import finish, scores
-from omnivec.engine.pictures import check_media, items_of, names_of, takes, with_items
+from omnivec.engine.pictures import check_media, names_of, takes, with_items
 from omnivec.engine.resident import Resident
 from omnivec.engine.roster import Roster
 from omnivec.engine.store import Store
@@ -56,6 +56,7 @@ from omnivec.engine.work import (
     check_kinds,
     check_weights,
     is_short,
+    items_of,
     lack,
     letters,
 )
@@ -384,8 +385,7 @@ def _check(task: Work, card: Card, most: int) -> None:
 
 
 def _ignored(task: Work, card: Card) -> tuple[str, ...]:
-    items = (*task.items, task.query) if isinstance(task, Score) else task.items
-    instructed = any(item.instruction is not None for item in items)
+    instructed = any(item.instruction is not None for item in items_of(task))
     ignored = ["instruction"] if instructed and not card.instructions else []
     if isinstance(task, Extract) and not card.template:  # its own labels, scored its own way
         wishes = {"multi_label": task.multi_label, "hypothesis_template": task.template}

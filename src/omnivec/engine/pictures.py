@@ -11,7 +11,6 @@ from omnivec.core.errors import WrongMedium
 from omnivec.core.nouns import (
     Card,
     Encode,
-    Extract,
     Film,
     Image,
     Item,
@@ -20,16 +19,12 @@ from omnivec.core.nouns import (
     Score,
     Video,
 )
+from omnivec.engine.work import Work, items_of
 
-T = TypeVar("T", bound=Encode | Score | Extract)
-
-
-def items_of(task: Encode | Score | Extract) -> tuple[Item, ...]:
-    """All of them, the query last."""
-    return (*task.items, task.query) if isinstance(task, Score) else task.items
+T = TypeVar("T", bound=Work)
 
 
-def names_of(task: Encode | Score | Extract) -> list[str]:
+def names_of(task: Work) -> list[str]:
     """How faults name each of these."""
     names = [f"[{i}]" for i in range(len(task.items))]
     return [*names, "query"] if isinstance(task, Score) else names
@@ -42,12 +37,12 @@ def with_items(task: T, items: Sequence[Item]) -> T:
     return msgspec.structs.replace(task, items=tuple(items))
 
 
-def takes(task: Encode | Score | Extract, card: Card) -> bool:
+def takes(task: Work, card: Card) -> bool:
     """Whether all of it is in the model's modalities."""
     return not any(_beyond(task, item, card) for item in items_of(task))
 
 
-def check_media(task: Encode | Score | Extract, card: Card) -> None:
+def check_media(task: Work, card: Card) -> None:
     """Raises WrongMedium, which names the item."""
     for number, item in enumerate(items_of(task)):
         if medium := _beyond(task, item, card):
@@ -58,7 +53,7 @@ def check_media(task: Encode | Score | Extract, card: Card) -> None:
             raise WrongMedium(message, param=names_of(task)[number], medium=medium)
 
 
-def _beyond(task: Encode | Score | Extract, item: Item, card: Card) -> str | None:
+def _beyond(task: Work, item: Item, card: Card) -> str | None:
     """What the item has that the model does not take; of a video it may take the frames."""
     whole = not (isinstance(task, Encode) and task.each_frame)
     for part in item.parts:

@@ -182,9 +182,9 @@ class Opener:
 class Resident:
     """One model from name to answers; the roster says when it comes and goes.
 
-    `locate` finds its files (and may download them), `here` only if they are on this disk;
-    both block. `users` are requests that the model works
-    for, `waiting` those that wait until it is loaded. All but `_open` is on the event loop.
+    `locate` finds its files (and may download them), `here` only if they are on this disk; both
+    block. `users` are requests that the model works for, `waiting` those that wait until it is
+    loaded. `_describe` and `_open` run on a thread, all else on the event loop.
     """
 
     def __init__(
@@ -301,6 +301,21 @@ class Resident:
         if batcher is not None:
             await asyncio.to_thread(batcher.close)
 
+    async def _prove(self, batcher: Batcher) -> None:
+        """One real inference. Raises CheckpointError when the model does not answer it."""
+        text = (Text("Is this model ready?"),)
+        pair = text if "encode" not in self.card.tasks else None
+        unit = Unit(parts=text, other=pair, kinds=self.card.kinds or ("dense",))
+        job = Job(1)
+        batcher.admit(1)
+        batcher.submit(job, batcher.model.prepare([unit]), 0)
+        try:
+            await job.wait()
+        except Fault as fault:
+            raise CheckpointError(
+                f"{self.card.name}: the first inference failed: {fault}"
+            ) from fault
+
     # ── on a thread ──────────────────────────────────────────────────────────────────────
 
     def _describe(self) -> tuple[Checkpoint, Card]:
@@ -332,21 +347,6 @@ class Resident:
         mine = self.card
         kept = {name: getattr(mine, name) for name in _KEPT}
         self.card = msgspec.structs.replace(card, **kept)
-
-    async def _prove(self, batcher: Batcher) -> None:
-        """One real inference. Raises CheckpointError when the model does not answer it."""
-        text = (Text("Is this model ready?"),)
-        pair = text if "encode" not in self.card.tasks else None
-        unit = Unit(parts=text, other=pair, kinds=self.card.kinds or ("dense",))
-        job = Job(1)
-        batcher.admit(1)
-        batcher.submit(job, batcher.model.prepare([unit]), 0)
-        try:
-            await job.wait()
-        except Fault as fault:
-            raise CheckpointError(
-                f"{self.card.name}: the first inference failed: {fault}"
-            ) from fault
 
 
 _KEPT = (

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from omnivec.core.errors import BadRequest, Unsupported
-from omnivec.core.nouns import Card, Describe, Encode, Extract, Item, Kind, Score, Wishes
+from omnivec.core.nouns import Card, Describe, Encode, Item, Kind, Score, Wishes
 from omnivec.engine.catalog import profile_of
+from omnivec.engine.work import Work
 
 DEFAULT = "default"
-T = TypeVar("T", bound=Encode | Score | Extract)
+T = TypeVar("T", bound=Work)
 
 _NONE = Wishes()
 
@@ -33,7 +34,7 @@ def settle(task: T, card: Card) -> T:
     return task if wishes is _NONE else msgspec.structs.replace(task, **_open(task, wishes))
 
 
-def chosen(task: Encode | Score | Extract | Describe, card: Card) -> Wishes:
+def chosen(task: Work | Describe, card: Card) -> Wishes:
     """What the profile says that the task names, or its model's name does. Raises BadRequest."""
     own = None if isinstance(task, Describe) else task.profile
     name = own or profile_of(task.model or "", card) or DEFAULT
@@ -46,7 +47,7 @@ def chosen(task: Encode | Score | Extract | Describe, card: Card) -> Wishes:
     raise BadRequest(f"This model has no such profile; it has {names}.", param=param)
 
 
-def _open(task: Encode | Score | Extract, wishes: Wishes) -> dict[str, Any]:
+def _open(task: Work, wishes: Wishes) -> dict[str, Any]:
     """What the profile says and the task does not, by field."""
     names = ("role", "normalize", "dims", "max_tokens", "dtype")
     said = {

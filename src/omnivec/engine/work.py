@@ -43,12 +43,16 @@ FEW = 4
 COMPARED: Mapping[str, tuple[Kind, ...]] = {"dot": ("sparse",), "maxsim": ("multivector",)}
 """What a query and a document are compared by, under each `Card.scoring` but the usual ones."""
 
-
 _MAKERS: Mapping[Kind, str] = {
     "dense": "BAAI/bge-small-en-v1.5",
     "sparse": "omnivec/bm25 or BAAI/bge-m3",
     "multivector": "colbert-ir/colbertv2.0 or BAAI/bge-m3",
 }
+
+
+def items_of(task: Work) -> tuple[Item, ...]:
+    """All of them, the query last."""
+    return (*task.items, task.query) if isinstance(task, Score) else task.items
 
 
 class Splitter:
@@ -182,7 +186,7 @@ def check_weights(task: Score, card: Card) -> None:
 def is_short(task: Work) -> bool:
     """Whether to prepare it where it is: a few short texts, in a tenth of a millisecond. Token
     ids are not: their vocabulary may have to be read first."""
-    items = (*task.items, task.query) if isinstance(task, Score) else task.items
+    items = items_of(task)
     pairs = len(items) * len(task.labels) if isinstance(task, Extract) else 0
     if max(len(items), pairs) > FEW:
         return False
