@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
 
-import orjson
-
 from omnivec.core.errors import Forbidden
 from omnivec.core.nouns import Call, Card, Keep, Reply
 from omnivec.server.auth import Keys
 from omnivec.server.door import Door
 from omnivec.server.operations import About
+from omnivec.server.replies import as_json
 
 Wish = Literal["load", "unload", "retry"]
 WISHES: tuple[Wish, ...] = ("load", "unload", "retry")
@@ -56,13 +55,13 @@ async def _closed(_call: Call) -> Reply:
 
 async def _list(door: Door, _call: Call) -> Reply:
     cards = (await door.cards()).cards
-    return _json({"models": [_shown(card) for card in cards]})
+    return as_json({"models": [_shown(card) for card in cards]})
 
 
 async def _keep(door: Door, wish: Wish, call: Call) -> Reply:
     """Raises UnknownModel."""
     result = await door.engine.run(Keep(call.params["id"], wish))
-    return _json(_shown(result.card), 502 if _missed(result.card, wish) else 200)
+    return as_json(_shown(result.card), 502 if _missed(result.card, wish) else 200)
 
 
 def _missed(card: Card, wish: Wish) -> bool:
@@ -71,8 +70,3 @@ def _missed(card: Card, wish: Wish) -> bool:
 
 def _shown(card: Card) -> dict[str, Any]:
     return {name: getattr(card, name) or None for name in _SHOWN}
-
-
-def _json(facts: Any, status: int = 200) -> Reply:
-    headers = {"content-type": "application/json", "cache-control": "no-store"}
-    return Reply(orjson.dumps(facts), status, headers)

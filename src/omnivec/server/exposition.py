@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import (
-    GaugeMetricFamily,
-    Metric,
-    SummaryMetricFamily,
-)
+from prometheus_client.core import Metric, SummaryMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -17,7 +13,7 @@ from omnivec.core.nouns import Card
 from omnivec.server import sie_series
 from omnivec.server.histogram import Histogram
 from omnivec.server.metrics import FINE, Batches, Metrics, Traffic, Work
-from omnivec.server.series import counter, gauge, histogram
+from omnivec.server.series import counter, gauge, gauges, histogram
 
 COUNTED = ("embeddings", "similarity", "rerank")
 """The operations that Synesis's counters know from the start."""
@@ -119,21 +115,21 @@ class Exposition(Collector):
     # ── our own ──────────────────────────────────────────────────────────────────────────
 
     def _models(self) -> Iterator[Metric]:
-        info = GaugeMetricFamily(
+        yield gauges(
             "omnivec_model_loaded",
             "Whether a model is loaded, and how.",
-            labels=["model", "state", "device", "dtype", "runtime"],
+            ["model", "state", "device", "dtype", "runtime"],
+            {
+                (card.name, card.state, card.device, card.dtype, card.runtime): float(
+                    card.state == "loaded"
+                )
+                for card in self._cards
+            },
         )
-        for card in self._cards:
-            how = [card.name, card.state, card.device, card.dtype, card.runtime]
-            info.add_metric(how, float(card.state == "loaded"))
-        yield info
         stats = self._metrics.stats()
         for key, words in (("queued", "Items that wait."), ("running", "Items in a batch.")):
-            gauge = GaugeMetricFamily(f"omnivec_items_{key}", words, labels=["model"])
-            for model, found in stats.items():
-                gauge.add_metric([model], found.get(key, 0.0))
-            yield gauge
+            rows = {(model,): found.get(key, 0.0) for model, found in stats.items()}
+            yield gauges(f"omnivec_items_{key}", words, ["model"], rows)
         for key, words in (
             ("joined", "Items that waited for the same one under way."),
             ("recalled", "Items that came from the cache on disk."),
@@ -199,9 +195,8 @@ class Exposition(Collector):
         )
         refusals = {(str(status),): count for status, count in metrics.refusals.items()}
         yield counter("omnivec_http_refused", "Refused while read.", ["status"], refusals)
-        build = GaugeMetricFamily("omnivec_build_info", "The version.", labels=["version"])
-        build.add_metric([metrics.version], 1.0)
-        yield build
+        build = {(metrics.version,): 1.0}
+        yield gauges("omnivec_build_info", "The version.", ["version"], build)
 
 
 def _sizes(

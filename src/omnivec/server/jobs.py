@@ -39,6 +39,7 @@ from omnivec.jobs.webhook import parse
 from omnivec.server.aside import LARGE_BODY
 from omnivec.server.door import Door
 from omnivec.server.operations import About
+from omnivec.server.replies import OF_NOW, as_json
 
 MOST_RUN, MOST_SYNC = 10 * 2**20, 20 * 2**20
 """Bytes of a body of /run and of /runsync."""
@@ -52,7 +53,6 @@ EXAMPLE = {"input": {"input": ["The quick brown fox"]}}
 _NAMES = "run|runsync|status|status-sync|stream|cancel|retry|purge-queue|health|ping|openai"
 _MOUNTED = re.compile(rf"/v2/[^/]+(/(?:{_NAMES})(?:/.*)?)")
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")
-_JSON = {"content-type": "application/json", "cache-control": "no-store"}
 
 Serve = Callable[[Call], Awaitable[Reply]]
 
@@ -176,7 +176,7 @@ class Jobs:
 
     async def run(self, call: Call) -> Reply:
         job = await self._runner.submit(await self._order(call, str(uuid4()), KEPT))
-        return _json({"id": job.id, "status": job.status})
+        return as_json({"id": job.id, "status": job.status})
 
     async def runsync(self, call: Call) -> Reply:
         wait = _wait(call)
@@ -200,20 +200,20 @@ class Jobs:
         chunks: list[Any] = []
         if job.output is not None and await self._runner.store.run(table.drain, job.id):
             chunks.append({"output": orjson.Fragment(job.output)})
-        return _json({"id": job.id, "status": job.status, "stream": chunks})
+        return as_json({"id": job.id, "status": job.status, "stream": chunks})
 
     async def cancel(self, call: Call) -> Reply:
         job = _found(await self._runner.cancel(_id(call)))
-        return _json({"id": job.id, "status": job.status})
+        return as_json({"id": job.id, "status": job.status})
 
     async def retry(self, call: Call) -> Reply:
         job = _found(await self._runner.get(_id(call)))
         if not await self._runner.retry(job.id):
             raise BadRequest("Only a job that is FAILED or TIMED_OUT can be tried again.")
-        return _json({"id": job.id, "status": "IN_QUEUE"})
+        return as_json({"id": job.id, "status": "IN_QUEUE"})
 
     async def purge(self, _call: Call) -> Reply:
-        return _json({"removed": await self._runner.purge(), "status": "completed"})
+        return as_json({"removed": await self._runner.purge(), "status": "completed"})
 
     async def health(self, _call: Call) -> Reply:
         found = await self._runner.store.run(table.health)
@@ -226,7 +226,7 @@ class Jobs:
         jobs = {name: found.counts.get(status, 0) for name, status in names.items()}
         busy = int(self._runner.running > 0)
         workers = {"idle": 1 - busy, "initializing": 0, "ready": 1, "running": busy, "throttled": 0}
-        return _json({"jobs": {**jobs, "retried": found.retried}, "workers": workers})
+        return as_json({"jobs": {**jobs, "retried": found.retried}, "workers": workers})
 
     async def _order(self, call: Call, id_: str, keep: int) -> Order:
         """Raises BadRequest."""
@@ -309,8 +309,4 @@ def _found(job: Job | None) -> Job:
 
 
 def _status(job: Job | None) -> Reply:
-    return Reply(told(_found(job)), 200, _JSON)
-
-
-def _json(facts: Any) -> Reply:
-    return Reply(orjson.dumps(facts), 200, _JSON)
+    return Reply(told(_found(job)), 200, OF_NOW)

@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import orjson
-
 from omnivec.core.nouns import Call, Card, Reply
 from omnivec.server.door import Door
 from omnivec.server.exposition import Exposition
 from omnivec.server.metrics import Metrics
+from omnivec.server.replies import as_json
 
 Serve = Callable[[Call], Awaitable[Reply]]
 
@@ -45,7 +44,7 @@ class Probes:
 
     async def live(self, _call: Call) -> Reply:
         """200 as long as the event loop turns."""
-        return _json({"status": "alive"})
+        return as_json({"status": "alive"})
 
     async def ready(self, _call: Call) -> Reply:
         """200 once the models that were named were tried and one can be had; else 503. A model
@@ -114,13 +113,8 @@ def in_a_word(page: Serve) -> Serve:
 def _answer(facts: dict[str, Any]) -> Reply:
     """A permanent failure carries no Retry-After: waiting would not help."""
     if facts["status"] == "ready":
-        return _json(facts)
-    return _json(facts, 503, {} if facts["status"] == "failed" else {"retry-after": RETRY})
-
-
-def _json(facts: Any, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
-    fixed = {"content-type": "application/json", "cache-control": "no-store"}
-    return Reply(orjson.dumps(facts), status, {**fixed, **(headers or {})})
+        return as_json(facts)
+    return as_json(facts, 503, {} if facts["status"] == "failed" else {"retry-after": RETRY})
 
 
 def _brief(cards: tuple[Card, ...], task: str) -> dict[str, Any]:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
 
 from omnivec.core.errors import Fault, ModelFailed
 from omnivec.core.nouns import Reply, Result
+
+OF_NOW = {"content-type": "application/json", "cache-control": "no-store"}
+"""The headers of what a server says of itself and of its jobs: nobody may keep it."""
 
 
 def placed(fault: Fault, items: str | tuple[str, ...]) -> Fault:
@@ -41,6 +48,10 @@ def headers_of(reply: Reply, request: str, seconds: float, result: Result | None
 
 def internal(request: str) -> ModelFailed:
     return ModelFailed(f"Internal error; the log has it under the request id {request}.")
+
+
+def as_json(facts: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(orjson.dumps(facts), status, {**OF_NOW, **(headers or {})})
 
 
 def with_header(reply: Reply, name: str, value: str) -> Reply:
