@@ -399,6 +399,7 @@ def test_other_machines_need_a_key_or_the_word() -> None:
         ("::1", True),
         ("[::1]", True),
         ("localhost", True),
+        ("LOCALHOST", True),
         ("0.0.0.0", False),
         ("::", False),
         ("192.168.1.1", False),

@@ -134,6 +134,13 @@ def test_keys_are_asked_for_where_there_are_any(described):
     assert "http://127.0.0.1:8400/" in sample
 
 
+def test_a_curl_line_leads_to_the_address_that_is_listened_on():
+    app, settings, _ = build(discover("dialects"), host="::")
+    described = json.loads(document(app.door, settings))
+    sample = described["paths"]["/v1/embeddings"]["post"]["x-codeSamples"][0]["source"]
+    assert "http://[::1]:8400/" in sample  # who listens at :: alone has no 127.0.0.1
+
+
 def test_every_curl_line_works_when_pasted():
     with running(discover("dialects")) as server, server.client() as client:
         described = client.get("/openapi.json").json()

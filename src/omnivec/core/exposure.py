@@ -1,10 +1,20 @@
-"""Who may reach a server and its files: no open door to other machines without a key."""
+"""Who may reach a server and its files, and where: no open door to other machines without a
+key."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from omnivec.core.settings import Loaded, Settings, SettingsError
+
+ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - told, not listened on
+"""Addresses that stand for all of a machine's, and the one of them to try."""
+
+
+def address(settings: Settings) -> str:
+    """Where this machine itself reaches the server: http://HOST:PORT."""
+    host = ANY.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def is_loopback(host: str) -> bool:
@@ -14,7 +24,7 @@ def is_loopback(host: str) -> bool:
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"
 
 
 def check_exposure(settings: Settings) -> None:

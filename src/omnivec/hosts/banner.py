@@ -6,12 +6,11 @@ import json
 from collections.abc import Sequence
 
 from omnivec import __version__
+from omnivec.core.exposure import ANY, address
 from omnivec.core.nouns import Card
 from omnivec.core.settings import Settings
 
 VERBS = {"encode": "embeds", "score": "reranks", "extract": "classifies"}
-ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - told, not listened on
-"""Addresses that stand for all of a machine's, and the one of them to try."""
 
 
 def opening(settings: Settings) -> str:
@@ -85,9 +84,3 @@ def curl(card: Card, settings: Settings) -> str:
         f"curl {address(settings)}{path}{key} -H 'Content-Type: application/json'{accept}"
         f" -d '{json.dumps(body)}'"
     )
-
-
-def address(settings: Settings) -> str:
-    """Where this machine itself reaches the server."""
-    host = ANY.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"

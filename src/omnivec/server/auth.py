@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 
 from omnivec.core.errors import BadRequest, Forbidden, Unauthorized
+from omnivec.core.exposure import is_loopback
 from omnivec.core.nouns import Call
 
 OPEN = frozenset({"/live", "/livez", "/healthz", "/ping", "/ready", "/readyz"})
@@ -27,9 +27,9 @@ class Keys:
     examples have it), `x-api-key` or `api-key`, and as the password of `Authorization: Basic`,
     which is what a browser can send; never from the query or a cookie. A browser that opens a
     WebSocket can choose nothing but subprotocols, so a key is taken from there too, as
-    `bearer.KEY` with the key in base64url (without padding, as a
-    subprotocol may have no "="); it is never repeated in the answer. Without keys every header
-    passes, an empty or a made-up one too.
+    `bearer.KEY` with the key in base64url (without padding, as a subprotocol may have no "=");
+    it is never repeated in the answer. Without keys every header passes, an empty or a made-up
+    one too.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
@@ -70,7 +70,7 @@ class Hosts:
     for no key; so that one answers to loopback's names and its configured one alone."""
 
     def __init__(self, host: str, *, keyed: bool) -> None:
-        self._names = None if keyed or not _is_loopback(host) else _LOOPBACK | {_bracket(host)}
+        self._names = None if keyed or not is_loopback(host) else _LOOPBACK | {_bracket(host)}
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Raises `BadRequest` for a Host that is not one of this server's. Every browser sends
@@ -147,13 +147,6 @@ def _place(host: str) -> str:
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _bracket(host: str) -> str:

@@ -25,6 +25,7 @@ from omnivec.core.errors import (
     Unsupported,
     WrongType,
 )
+from omnivec.core.exposure import address
 from omnivec.core.seams import Endpoint
 from omnivec.core.settings import Settings
 from omnivec.server.auth import OPEN, Keys
@@ -83,7 +84,7 @@ def document(door: Door, settings: Settings, model: str = "MODEL") -> bytes:
     share one, its body is one of several. Paths that answer alike are told of at one of them.
     `model` is the example of a model's id."""
     schemas = Schemas(operation for route in door.routes for operation in route.operations)
-    base = _base(settings)
+    base = address(settings)
     keyed = bool(Keys(settings.api_keys))
     paths: dict[str, Json] = {}
     for route, aliases in _folded(door.routes):
@@ -316,11 +317,6 @@ def _curl(url: str, example: Any, *, keyed: bool, asking: bool = False) -> str:
     body = shlex.quote(json.dumps(example, ensure_ascii=False))
     accepted = f" -H 'Accept: {_JSON}'" if asking else ""
     return f"curl {shlex.quote(url)}{key}{accepted} -H 'Content-Type: {_JSON}' \\\n  -d {body}"
-
-
-def _base(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.host in ("", "0.0.0.0", "::") else settings.host  # noqa: S104 - not a bind
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def _identify(route: Route) -> str:
