@@ -23,7 +23,6 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -81,12 +80,7 @@ class AsyncEngine:
         self._engine = engine
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         engine, self._engine = self._opened, None
         self._decoders.close()
         await engine.close()
@@ -223,14 +217,9 @@ class Engine:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         try:
-            self._wait(self._inner.__aexit__(None, None, None))
+            self._wait(self._inner.__aexit__())
         finally:
             self._stop()
 

@@ -21,8 +21,6 @@ LIFETIME = DAY
 KEPT = 30 * 60 * SECOND
 KEPT_SYNC = 60 * SECOND
 """How long the result of /run and of /runsync is there."""
-
-
 SYNC = "sync-"
 """How the id of a job of /runsync begins, as RunPod's do."""
 

@@ -21,7 +21,6 @@ from omnivec.core.nouns import Film, Image, Item, Loaded, Manifest, Part, Pixels
 
 T = TypeVar("T")
 
-
 Give: TypeAlias = Callable[[int], None]
 """Told how many bytes are there no more."""
 

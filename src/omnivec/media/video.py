@@ -15,7 +15,6 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 from importlib.util import find_spec
-from types import TracebackType
 from typing import Self
 
 from omnivec.core import machine
@@ -28,9 +27,7 @@ from omnivec.media.memory import filled
 from omnivec.media.showing import Ceilings, Shot, Showing
 
 INSTALL = "pip install 'omnivec[video]'"
-
-
-MOST = 8
+MOST = 8  # processes
 
 
 class Decoders:
@@ -95,12 +92,7 @@ class Decoders:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         self.close()
 
     @contextmanager

@@ -10,7 +10,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 JOINED = 65_536
 """Bytes of a body that are copied behind its head at most: one write is quicker than two."""
 
-
 Make: TypeAlias = Callable[[Callable[[Any], object]], Any]
 """Makes the protocol that takes a connection over, told whom to tell when it is lost."""
 
