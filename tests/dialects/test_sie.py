@@ -537,3 +537,20 @@ def test_half_precision_is_the_only_type_that_changes_sparse_values() -> None:
         assert values.dtype == expected
         assert reply["items"][0]["sparse"]["dtype"] == np.dtype(expected).name
         assert "dense" not in reply["items"][0]
+
+
+@pytest.mark.parametrize("path", [ENCODE, SCORE, EXTRACT])
+@pytest.mark.parametrize("value", [b"\x80", b"\x90", b"\xa0"], ids=["map", "list", "text"])
+def test_a_packed_body_of_a_million_values_is_not_read(path: str, value: bytes) -> None:
+    many = b"\xdd" + (1 << 20).to_bytes(4, "big") + value * (1 << 20)
+    body = b"\x81" + msgspec.msgpack.encode("items") + many
+    reply = ask("POST", path, body, PACKED)
+    assert reply.status == 413
+    assert read(reply)["detail"]["code"] == "INPUT_TOO_LONG"
+
+
+def test_a_packed_body_of_many_long_items_is_read() -> None:
+    items = [{"id": str(i), "text": f"text {i} " * 20} for i in range(2000)]
+    assert (
+        len(unpack(ask("POST", ENCODE, _msgpack.write({"items": items}), PACKED))["items"]) == 2000
+    )

@@ -30,6 +30,7 @@ from omnivec.core.nouns import (
     Text,
     Vectors,
 )
+from omnivec.core.outline import VALUES
 from omnivec.core.quantise import DTYPES
 from omnivec.core.seams import Endpoint
 from omnivec.dialects import _media, _msgpack, _wire
@@ -62,7 +63,7 @@ from omnivec.dialects._sie_faults import refuse
 
 def _read(call: Call, shape: type[Any]) -> Any:
     if _msgpack.is_msgpack(call.headers.get("content-type", "")):
-        return _msgpack.read(call.body, shape)
+        return _msgpack.read(call.body, shape, max(2 * VALUES, 8 * call.limits.items))
     return _wire.read(call, shape)
 
 
