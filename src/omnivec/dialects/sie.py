@@ -33,7 +33,7 @@ from omnivec.core.nouns import (
 from omnivec.core.outline import VALUES
 from omnivec.core.quantise import DTYPES
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _media, _msgpack, _wire
+from omnivec.dialects import _media, _models, _msgpack, _wire
 from omnivec.dialects._sie import (
     Options,
     Share,
@@ -359,6 +359,15 @@ class Sie:
             counted="extract",
             items="items",
             packed=_msgpack.TYPE,
+        ),
+        Endpoint(
+            method="GET",
+            path="/v1/models/{id:path}",
+            decode=_models.decode_model,
+            encode=_models.encode_model,
+            summary="Describe one model.",
+            response=_models.ModelEntry,
+            own=True,  # the answer is OpenAI's; that there is no such model is told as SIE does
         ),
     )
 
