@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -269,8 +270,10 @@ def _encoded(vectors: Vectors, result: Result, *, packed: bool) -> SieEncoded:
 
 def encode_score(call: Call, task: Task, result: Result) -> Reply:
     assert isinstance(task, Score)  # noqa: S101 - `decode_score` makes nothing else
+    # a mode's score is the weighted sum there, and the engine's is the mean
+    whole = math.fsum(weight for _, weight in task.weights) if task.weights and task.raw else 1.0
     scores = [
-        SieScored(item_id=_named(task.items[index], index), score=score, rank=rank)
+        SieScored(item_id=_named(task.items[index], index), score=score * whole, rank=rank)
         for rank, (index, score) in enumerate(_wire.ranked(result, raw=task.raw, top=None))
     ]
     reply = SieScoreReply(
