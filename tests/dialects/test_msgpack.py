@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from omnivec.core.errors import BadRequest
+from omnivec.core.errors import BadRequest, TooLarge
 from omnivec.dialects import _msgpack
 
 ONE_TWO = bytes.fromhex(
@@ -133,3 +133,54 @@ def test_a_wrong_field_is_told_by_its_path() -> None:
 
     with pytest.raises(BadRequest, match=r"`items\[1\]` must be an integer"):
         _msgpack.read(msgspec.msgpack.encode({"items": [1, "secret"]}), Shape)
+
+
+# ── bodies of too many values ────────────────────────────────────────────────────────────
+
+
+EXTENSIONS = [
+    msgspec.msgpack.Ext(5, bytes(size)) for size in (0, 1, 2, 3, 4, 8, 16, 17, 300, 70000)
+]
+STRINGS = ["", "a" * 31, "a" * 32, "a" * 256, "a" * 65536]
+NUMBERS = [0, 127, -1, -32, 128, 256, 65536, 2**32, -33, -129, -32769, -(2**31) - 1, 1.5]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [None, True, False],
+        STRINGS,
+        [text.encode() for text in STRINGS],
+        NUMBERS,
+        EXTENSIONS,
+        [[], {}, [None] * 15, [None] * 16, [None] * 65536, {str(i): i for i in range(300)}],
+        [{str(i): i for i in range(count)} for count in (15, 16, 65536)],
+    ],
+    ids=["words", "strings", "bytes", "numbers", "extensions", "lists", "maps"],
+)
+def test_a_body_may_have_so_many_values_and_no_more(values: list[Any]) -> None:
+    def count(value: Any) -> int:
+        if isinstance(value, dict):
+            return 1 + sum(1 + count(one) for one in value.values())
+        return 1 + sum(map(count, value)) if isinstance(value, list) else 1
+
+    message = {"values": values}
+    body, most = msgspec.msgpack.encode(message), count(message)
+    assert _msgpack.read(body, dict[str, Any], most) == message
+    with pytest.raises(TooLarge):
+        _msgpack.read(body, dict[str, Any], most - 1)
+
+
+def test_a_short_float_is_one_value() -> None:
+    body = b"\x81\xa1a\x92" + b"\xca" + bytes(4) + b"\xc0"
+    assert _msgpack.read(body, dict[str, Any], 5) == {"a": [0.0, None]}
+    with pytest.raises(TooLarge):
+        _msgpack.read(body, dict[str, Any], 4)
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xdb\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xc4"])
+def test_a_large_body_that_is_cut_short_is_no_message(tail: bytes) -> None:
+    body = b"\x81\xa1a\xdd\x00\x01\x00\x00" + b"\xc0" * 9 + tail
+    with pytest.raises(BadRequest) as caught:
+        _msgpack.read(body, dict[str, Any], 15)
+    assert not isinstance(caught.value, TooLarge)

@@ -20,7 +20,7 @@ from omnivec.core.nouns import (
     Url,
     Video,
 )
-from omnivec.dialects import openai
+from omnivec.dialects import _models, openai
 
 PATHS = ["/v1/embeddings", "/embeddings", "/api/v1/embeddings", "/openai/v1/embeddings"]
 
@@ -303,7 +303,7 @@ def test_models(prefix: str) -> None:
     assert (one["id"], one["object"], one["owned_by"]) == (CARD.name, "model", "infinity")
     assert (one["dims"], one["max_sequence_length"]) == ({"dense": 128}, 256)
     assert (one["tasks"], one["state"]) == (["encode", "score"], "loaded")
-    assert openai.decode_model(
+    assert _models.decode_model(
         openai.Call("GET", "/models/{id:path}", params={"id": "a/../b"})
     ) == Describe("a/../b")  # a name to look up, never a path
 

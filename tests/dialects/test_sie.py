@@ -183,9 +183,10 @@ def test_scores_are_sorted_and_named() -> None:
         ({"score_mode": "hybrid"}, (("dense", 0.4), ("sparse", 0.2), ("multivector", 0.4))),
         (
             {"score_mode": "hybrid", "score_weights": {"colbert": 1, "dense": 0.5}},
-            (("dense", 0.5), ("multivector", 1.0)),
+            (("dense", 0.5), ("sparse", 0.2), ("multivector", 1.0)),
         ),
-        ({"score_weights": {"sparse": 2, "dense": 0}}, (("sparse", 2.0),)),
+        ({"score_weights": {"sparse": 2, "dense": 0}}, (("sparse", 2.0), ("multivector", 0.4))),
+        ({"score_weights": {"sparse": 0, "colbert": 0}}, (("dense", 0.4),)),
     ],
     ids=str,
 )
@@ -197,11 +198,35 @@ def test_a_score_mode_becomes_weights(options: dict[str, Any], weights: Any) -> 
 
 
 @pytest.mark.parametrize(
+    ("options", "factor"),
+    [
+        ({}, 1.0),
+        ({"score_mode": "dense"}, 1.0),
+        ({"score_mode": "hybrid"}, 1.0),
+        ({"score_weights": {"dense": 1, "sparse": 1, "colbert": 1}}, 3.0),
+        ({"score_weights": {"dense": 1}, "raw_scores": False}, 1.0),
+    ],
+    ids=str,
+)
+def test_a_hybrid_score_is_the_weighted_sum(options: dict[str, Any], factor: float) -> None:
+    body = {"query": {"text": "hello"}, **BODY}
+    scores = read(ask("POST", SCORE, {**body, "options": options}))["scores"]
+    raws = options.get("raw_scores", bool(options))
+    means = read(ask("POST", SCORE, {**body, "options": {"raw_scores": raws}}))["scores"]
+    told = [one["score"] for one in means]
+    assert [one["score"] for one in scores] == pytest.approx([factor * one for one in told])
+    assert any(told)
+
+
+@pytest.mark.parametrize(
     ("options", "param"),
     [
         ({"score_mode": "cosine"}, "options.score_mode"),
         ({"score_mode": 1}, "options.score_mode"),
-        ({"score_weights": {"dense": 0}}, "options.score_weights"),
+        (
+            {"score_weights": dict.fromkeys(("dense", "sparse", "colbert"), 0)},
+            "options.score_weights",
+        ),
         ({"score_weights": {"dense": -1}}, "options.score_weights"),
         ({"score_weights": {"dense": 1, "multi": 1}}, "options.score_weights"),
         ({"score_weights": [0.4, 0.2, 0.4]}, "options.score_weights"),
@@ -537,3 +562,20 @@ def test_half_precision_is_the_only_type_that_changes_sparse_values() -> None:
         assert values.dtype == expected
         assert reply["items"][0]["sparse"]["dtype"] == np.dtype(expected).name
         assert "dense" not in reply["items"][0]
+
+
+@pytest.mark.parametrize("path", [ENCODE, SCORE, EXTRACT])
+@pytest.mark.parametrize("value", [b"\x80", b"\x90", b"\xa0"], ids=["map", "list", "text"])
+def test_a_packed_body_of_a_million_values_is_not_read(path: str, value: bytes) -> None:
+    many = b"\xdd" + (1 << 20).to_bytes(4, "big") + value * (1 << 20)
+    body = b"\x81" + msgspec.msgpack.encode("items") + many
+    reply = ask("POST", path, body, PACKED)
+    assert reply.status == 413
+    assert read(reply)["detail"]["code"] == "INPUT_TOO_LONG"
+
+
+def test_a_packed_body_of_many_long_items_is_read() -> None:
+    items = [{"id": str(i), "text": f"text {i} " * 20} for i in range(2000)]
+    assert (
+        len(unpack(ask("POST", ENCODE, _msgpack.write({"items": items}), PACKED))["items"]) == 2000
+    )

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from serving import CARD, OPENAI, TinyEngine, Wire, embeddings, models
 
-from omnivec.core.errors import Overloaded, TooLong, Unsupported
+from omnivec.core.errors import Overloaded, TooLong, UnknownModel, Unsupported
 from omnivec.core.nouns import Call, Clip, Limits, Reply
 from omnivec.core.plugins import discover
 from omnivec.core.seams import Endpoint
@@ -360,6 +360,19 @@ def test_intels_paths_beside_the_others():
         assert json.loads(ask(at, {"input": {"type": "text"}}, "/embeddings").body)["detail"]
     assert "detail" in json.loads(ask(intel, {"text": "hi"}, "/embeddings").body)
     assert "error" in json.loads(ask(openai, {"text": "hi"}, "/embeddings").body)
+
+
+@pytest.mark.parametrize(("speaker", "field"), [("sie", "detail"), ("openai", "error")])
+def test_that_there_is_no_such_model_is_told_in_the_profiles_words(speaker, field):
+    engine = Refusing()
+    engine.fault = UnknownModel("No such model here.", param="model")
+    dialects = discover("dialects").values()
+    for path in ("/v1/models/none", "/v1/models/org/none"):
+        reply = get(door(*dialects, dialect=speaker, engine=engine), path)
+        assert reply.status == 404
+        assert json.loads(reply.body)[field]["code"] == "MODEL_NOT_FOUND"
+    found = [get(door(*dialects, dialect=one), "/v1/models/any").body for one in ("sie", "openai")]
+    assert found[0] == found[1]
 
 
 def test_what_a_request_leaves_open_of_a_video_comes_from_the_settings():

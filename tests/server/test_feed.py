@@ -15,6 +15,7 @@ from serving import TinyEngine, read_all, read_response, running
 from websockets.exceptions import InvalidStatus
 
 from omnivec.core.nouns import Describe, Result, Task
+from omnivec.core.plugins import discover
 from omnivec.server import feed
 
 KEY = "a-key/with+all=kinds"
@@ -142,6 +143,15 @@ def test_a_plain_request_is_told_to_upgrade(server, headers):
         assert response.headers["upgrade"] == "websocket"
         assert "ws://" in response.text
         assert client.get("/live").status_code == 200
+
+
+@pytest.mark.parametrize("dialect", sorted(discover("dialects")))
+def test_and_is_told_so_whatever_the_profile(dialect):
+    with running(discover("dialects"), dialect=dialect) as made, made.client() as client:
+        response = client.get("/ws/status")
+    assert response.status_code == 426
+    assert "ws://" in response.text
+    assert "INTERNAL" not in response.text
 
 
 @pytest.mark.parametrize(

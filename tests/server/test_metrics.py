@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import CARD, running
 
 from omnivec.core.nouns import Result, Timing, Usage
+from omnivec.core.plugins import discover
 from omnivec.core.seams import Watch
 from omnivec.server.exposition import Exposition
 from omnivec.server.histogram import Histogram
@@ -107,6 +108,30 @@ def test_an_error_carries_only_the_names_of_models_that_there_are():
     assert found["omnivec_errors_total", "code", "too_large", *where, "tiny/model"] == 1
     assert found["omnivec_errors_total", "code", "model_not_found", *where, ""] == 1000
     assert len(metrics.errors) == 2
+
+
+def test_an_error_under_an_alias_is_its_models():
+    metrics = Metrics()
+    first = msgspec.structs.replace(CARD, aliases=("tiny", "small"))
+    second = msgspec.structs.replace(CARD, name="other", aliases=("small",))
+    metrics.learn((first, second))
+    for name in ("tiny", "small", "other"):
+        metrics.failed("encode", name, "too_large")
+    assert metrics.errors == {
+        (CARD.name, "encode", "too_large"): 2,
+        ("other", "encode", "too_large"): 1,
+    }
+
+
+def test_a_body_that_cannot_be_read_is_an_error_of_the_model_in_its_path():
+    with running(discover("dialects")) as server, server.client() as client:
+        assert client.get("/metrics").status_code == 200
+        for name in (CARD.name, "made-up"):
+            assert client.post(f"/v1/encode/{name}", json={"items": 5}).status_code == 400
+        text = client.get("/metrics").text
+    for name in (CARD.name, ""):
+        where = f'endpoint="encode",model="{name}",status="error"'
+        assert f"sie_requests_total{{{where}}} 1.0" in text
 
 
 def test_batches_may_be_told_of_from_many_threads():

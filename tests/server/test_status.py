@@ -114,9 +114,53 @@ def test_gpus_have_the_names_of_both_and_their_models_come_first():
     assert gpu["utilization_pct"] == gpu["utilization_percent"] == 12.5
     assert (gpu["memory_used_bytes"], gpu["memory_total_bytes"]) == (5, 80)
     assert gpu["temperature_c"] is None
-    assert told["gpu"] == told["machine_profile"] == gpu["gpu_type"] == "h100-80gb-hbm3"
+    assert told["gpu"] == told["machine_profile"] == gpu["gpu_type"] == "h100"
     assert [model["name"] for model in told["models"]] == ["distant", CARD.name]
     assert [model["memory_bytes"] for model in told["models"]] == [1000, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("NVIDIA L4", "l4"),
+        ("Tesla T4", "t4"),
+        ("Tesla V100-SXM2-16GB", "v100"),
+        ("NVIDIA A10G", "a10g"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
+        ("NVIDIA A100 80GB PCIe", "a100-80gb"),
+        ("NVIDIA A100-PCIE-40GB", "a100-40gb"),
+        ("NVIDIA H100 NVL", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("", ""),
+    ],
+)
+def test_a_gpu_has_the_name_by_which_clients_choose_it(name, kind):
+    with running() as server:
+        server.app.door.metrics.memory = lambda: 0
+        server.app.door.metrics.accelerators = lambda: [Accelerator("cuda:0", name, 0, 0, 0, None)]
+        server.engine.cards = (msgspec.structs.replace(CARD, device="cuda"),)
+        assert frame(server)["gpu"] == kind
+
+
+def test_a_model_on_the_cpu_takes_memory_while_it_is_loaded():
+    engine = TinyEngine()
+    loaded = msgspec.structs.replace(CARD, memory=48)
+    gone = msgspec.structs.replace(CARD, name="gone", memory=99, state="available")
+    engine.cards = (gone, loaded)
+    with running(engine=engine) as server, server.client() as client:
+        told = frame(server)["models"]
+        text = client.get("/metrics").text
+    assert [(one["name"], one["memory_bytes"]) for one in told] == [(CARD.name, 48), ("gone", 0)]
+    assert f'sie_model_memory_bytes{{device="cpu",model="{CARD.name}"}} 48.0' in text
+    assert 'sie_model_memory_bytes{device="cpu",model="gone"} 0.0' in text
+
+
+def test_a_classifiers_output_has_the_name_that_the_list_of_models_gives_it():
+    engine = TinyEngine()
+    engine.cards = (msgspec.structs.replace(CARD, kinds=(), tasks=("extract",)),)
+    with running(engine=engine) as server:
+        assert frame(server)["models"][0]["config"]["outputs"] == ["json"]
 
 
 @pytest.mark.parametrize("keys", [(), ("key",)])

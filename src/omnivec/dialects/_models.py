@@ -6,7 +6,8 @@ from typing import Annotated, Literal, TypedDict
 
 from msgspec import Meta
 
-from omnivec.core.nouns import Card, Kind, State, Wishes
+from omnivec.core.nouns import Call, Card, Describe, Kind, Reply, Result, State, Task, Wishes
+from omnivec.dialects import _wire
 
 
 class ProfileEntry(TypedDict):
@@ -78,6 +79,14 @@ _WORDS = {
     "UNKNOWN": "The model could not be loaded; the server's log says why.",
 }
 _PASSING = ("OOM", "NETWORK")  # causes after which it is tried again
+
+
+def decode_model(call: Call) -> Task:
+    return Describe(call.params["id"])
+
+
+def encode_model(_call: Call, _task: Task, result: Result) -> Reply:
+    return _wire.write(model_entry(result.cards[0]))
 
 
 def model_entry(card: Card) -> ModelEntry:

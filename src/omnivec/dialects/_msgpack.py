@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from omnivec.core.errors import BadRequest
+from omnivec.core.errors import BadRequest, TooLarge
 from omnivec.core.nouns import Array
+from omnivec.core.outline import VALUES
 from omnivec.dialects import _json
 
 T = TypeVar("T")
@@ -39,8 +40,11 @@ def is_msgpack(header: str) -> bool:
     return _MEDIA.search(header.lower()) is not None
 
 
-def read(body: bytes, shape: type[T]) -> T:
-    """The body as `shape`. Raises BadRequest with the field's path."""
+def read(body: bytes, shape: type[T], most: int = 2 * VALUES) -> T:
+    """The body as `shape`. Raises BadRequest with the field's path, and TooLarge for a large
+    body of more than `most` values: a byte may be one, which takes a hundred of memory."""
+    if len(body) > most and not _has_at_most(most, body):
+        raise TooLarge(f"A body may hold at most {most} values.")
     try:
         return msgspec.msgpack.decode(body, type=shape, strict=False)
     except msgspec.ValidationError as error:
@@ -48,6 +52,40 @@ def read(body: bytes, shape: type[T]) -> T:
         raise fault if fault.param else _invalid() from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise _invalid() from None
+
+
+def _has_at_most(most: int, body: bytes) -> bool:
+    """Whether there are no more values, those in lists and maps included. It is the decoder that
+    says whether they are whole."""
+    at, end, left = 0, len(body), most
+    while at < end and left:
+        step, width = _SPANS[body[at]]
+        if width:
+            step += int.from_bytes(body[at + 1 : at + 1 + width], "big")
+        at += step
+        left -= 1
+    return at >= end
+
+
+def _span(first: int) -> tuple[int, int]:
+    """Of a value that begins with this byte: its bytes without those that it tells the number
+    of, and in how many bytes behind the first it tells that. Of a list or a map its head alone."""
+    if 0xA0 <= first < 0xC0:  # noqa: PLR2004 - a short string
+        return 1 + (first & 0x1F), 0
+    return _HEADS.get(first, (1, 0))
+
+
+_LENGTHS = (1, 2, 4)
+_SIZES = (1, 2, 4, 8)
+_HEADS = {
+    **{0xC4 + i: (1 + width, width) for i, width in enumerate(_LENGTHS)},  # bytes
+    **{0xC7 + i: (2 + width, width) for i, width in enumerate(_LENGTHS)},  # an extension
+    **{0xCA + i: (1 + size, 0) for i, size in enumerate((4, 8, *_SIZES, *_SIZES))},  # a number
+    **{0xD4 + i: (2 + size, 0) for i, size in enumerate((*_SIZES, 16))},  # a short extension
+    **{0xD9 + i: (1 + width, width) for i, width in enumerate(_LENGTHS)},  # a string
+    **{0xDC + i: (1 + width, 0) for i, width in enumerate((2, 4, 2, 4))},  # lists and maps
+}
+_SPANS = [_span(first) for first in range(256)]
 
 
 def _invalid() -> BadRequest:

@@ -223,8 +223,8 @@ class Options:
             raise BadRequest(f"`{param}` must be {what}.", param=param) from None
 
     def weights(self) -> tuple[tuple[Kind, float], ...]:
-        """`score_mode` and `score_weights`; a kind without a weight does not count. Raises
-        BadRequest."""
+        """`score_mode` and `score_weights`; a kind that the latter leave out has its usual weight.
+        Raises BadRequest."""
         mode = self.take("score_mode", str, "a string")
         told = self.take("score_weights", dict[str, _Weight], "numbers of at least 0 by kind")
         mode = mode or ("hybrid" if told else None)
@@ -234,7 +234,7 @@ class Options:
             param = f"{self._place}.score_mode"
             words = ", ".join(_SCORED)
             raise BadRequest(f"`{param}` must be one of {words}, hybrid.", param=param)
-        weights = (told or _HYBRID) if mode == "hybrid" else {mode: 1.0}
+        weights = {**_HYBRID, **(told or {})} if mode == "hybrid" else {mode: 1.0}
         counted = tuple((_SCORED[name], weights[name]) for name in _SCORED if weights.get(name))
         if not counted or not weights.keys() <= _SCORED.keys():
             param = f"{self._place}.score_weights"

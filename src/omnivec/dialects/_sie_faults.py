@@ -27,7 +27,6 @@ _WORDS: tuple[tuple[type[Fault], int, str], ...] = (
     (errors.LoadingAdapter, 503, "LORA_LOADING"),
     (errors.Loading, 503, "MODEL_LOADING"),
     (errors.ModelFailed, 500, "INFERENCE_ERROR"),
-    (Fault, 500, "INTERNAL_ERROR"),
 )
 
 _FIELDS = {
@@ -62,4 +61,7 @@ def refuse(fault: Fault) -> Reply:
 def _word(fault: Fault) -> tuple[int, str]:
     if isinstance(fault, errors.LoadFailed) and fault.cause == "DEPENDENCY":
         return 409, "DEPENDENCY_CONFLICT"  # as documented; its servers say MODEL_LOAD_FAILED
-    return next((status, word) for kind, status, word in _WORDS if isinstance(fault, kind))
+    theirs = fault.status < 500  # noqa: PLR2004 - HTTP's own boundary
+    other = (fault.status, fault.code.upper()) if theirs else (500, "INTERNAL_ERROR")
+    known = ((status, word) for kind, status, word in _WORDS if isinstance(fault, kind))
+    return next(known, other)

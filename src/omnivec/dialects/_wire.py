@@ -252,13 +252,15 @@ _WORDS: tuple[tuple[type[Fault], str, str], ...] = (
     (errors.Overloaded, "OVERLOADED", "rate_limit_error"),
     (errors.Loading, "MODEL_LOADING", "server_error"),
     (errors.ModelFailed, "MODEL_FAILED", "server_error"),
-    (Fault, "INTERNAL_ERROR", "server_error"),
 )
 
 
 def error(fault: Fault, fields: Mapping[str, str] = MappingProxyType({})) -> dict[str, str | None]:
     """The inside of OpenAI's envelope. `fields` as for `locate`."""
-    code, kind = next((code, kind) for known, code, kind in _WORDS if isinstance(fault, known))
+    theirs = fault.status < 500  # noqa: PLR2004 - HTTP's own boundary
+    other = (fault.code.upper(), "invalid_request_error")
+    words = ((code, kind) for known, code, kind in _WORDS if isinstance(fault, known))
+    code, kind = next(words, other if theirs else ("INTERNAL_ERROR", "server_error"))
     param = locate(fault.param, fields)
     return {"message": fault.message, "type": kind, "param": param, "code": code}
 

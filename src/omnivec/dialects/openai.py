@@ -218,14 +218,6 @@ def encode_models(_call: Call, _task: Task, result: Result) -> Reply:
     return _wire.write(ModelList(object="list", data=entries, models=entries))
 
 
-def decode_model(call: Call) -> Task:
-    return Describe(call.params["id"])
-
-
-def encode_model(_call: Call, _task: Task, result: Result) -> Reply:
-    return _wire.write(_models.model_entry(result.cards[0]))
-
-
 # ── the dialect ──────────────────────────────────────────────────────────────────────────
 
 
@@ -259,8 +251,8 @@ class OpenAI:
         Endpoint(
             method="GET",
             path="/models/{id:path}",
-            decode=decode_model,
-            encode=encode_model,
+            decode=_models.decode_model,
+            encode=_models.encode_model,
             summary="Describe one model.",
             response=_models.ModelEntry,
         ),

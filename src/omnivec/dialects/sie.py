@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -30,9 +31,10 @@ from omnivec.core.nouns import (
     Text,
     Vectors,
 )
+from omnivec.core.outline import VALUES
 from omnivec.core.quantise import DTYPES
 from omnivec.core.seams import Endpoint
-from omnivec.dialects import _media, _msgpack, _wire
+from omnivec.dialects import _media, _models, _msgpack, _wire
 from omnivec.dialects._sie import (
     Options,
     Share,
@@ -62,7 +64,7 @@ from omnivec.dialects._sie_faults import refuse
 
 def _read(call: Call, shape: type[Any]) -> Any:
     if _msgpack.is_msgpack(call.headers.get("content-type", "")):
-        return _msgpack.read(call.body, shape)
+        return _msgpack.read(call.body, shape, max(2 * VALUES, 8 * call.limits.items))
     return _wire.read(call, shape)
 
 
@@ -268,8 +270,10 @@ def _encoded(vectors: Vectors, result: Result, *, packed: bool) -> SieEncoded:
 
 def encode_score(call: Call, task: Task, result: Result) -> Reply:
     assert isinstance(task, Score)  # noqa: S101 - `decode_score` makes nothing else
+    # a mode's score is the weighted sum there, and the engine's is the mean
+    whole = math.fsum(weight for _, weight in task.weights) if task.weights and task.raw else 1.0
     scores = [
-        SieScored(item_id=_named(task.items[index], index), score=score, rank=rank)
+        SieScored(item_id=_named(task.items[index], index), score=score * whole, rank=rank)
         for rank, (index, score) in enumerate(_wire.ranked(result, raw=task.raw, top=None))
     ]
     reply = SieScoreReply(
@@ -358,6 +362,15 @@ class Sie:
             counted="extract",
             items="items",
             packed=_msgpack.TYPE,
+        ),
+        Endpoint(
+            method="GET",
+            path="/v1/models/{id:path}",
+            decode=_models.decode_model,
+            encode=_models.encode_model,
+            summary="Describe one model.",
+            response=_models.ModelEntry,
+            own=True,  # the answer is OpenAI's; that there is no such model is told as SIE does
         ),
     )
 

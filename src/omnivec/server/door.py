@@ -183,6 +183,7 @@ class Door:
             operation = form.choose(route.operations, blamed)
         visit.dialect, endpoint = operation.dialect, operation.endpoint
         visit.endpoint = endpoint
+        visit.model = params.get("id")  # the body's, once it is read
         path = self.mounts(call.path)[len(operation.prefix) :]
         inner = Call(
             call.method,

@@ -24,7 +24,10 @@ FINE = (
     *(5.0, 7.5, 10.0, 30.0, 60.0),
 )
 """Seconds; from 0.01 on those of its http_request_duration_highr_seconds."""
-PHASES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+PHASES = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    30.0,  # a request waits up to 20 for its model
+)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 TOKENS = (16.0, 64.0, 128.0, 256.0, 512.0, 768.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0)
 
@@ -102,7 +105,7 @@ class Metrics:
         self.errors: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.batches: defaultdict[str, Batches] = defaultdict(Batches)
         self.lock = threading.Lock()
-        self._models: set[str] = set()
+        self._models: dict[str, str] = {}  # by each of their names
 
     def route(self, handler: str, method: str) -> Traffic:
         """The numbers of one route; asked for once, when the route is made."""
@@ -124,7 +127,7 @@ class Metrics:
     def worked(self, operation: str, result: Result, seconds: float) -> None:
         """A model answered. `operation` is the endpoint's `counted` name."""
         usage, timing = result.usage, result.timing
-        self._models.add(result.card.name)
+        self._models.setdefault(result.card.name, result.card.name)
         work = self.work[result.card.name, operation]
         work.requests += 1
         work.items += usage.items
@@ -138,12 +141,12 @@ class Metrics:
 
     def failed(self, operation: str, model: str | None, code: str) -> None:
         """A request ended in a fault. A name that is no served model's is not a label."""
-        known = model if model in self._models else None
-        self.errors[known or "", operation, code] += 1
+        self.errors[self._models.get(model or "", ""), operation, code] += 1
 
     def learn(self, cards: tuple[Card, ...]) -> None:
         """The models that there are, so that errors may carry their names."""
-        self._models.update(card.name for card in cards)
+        for card in reversed(cards):  # the first that has an alias keeps it
+            self._models.update(dict.fromkeys((*card.aliases, card.name), card.name))
 
     def refused(self, status: int) -> None:
         """The protocol answered for the application: too slow, too large, malformed."""

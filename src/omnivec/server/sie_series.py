@@ -31,7 +31,7 @@ def collect(metrics: Metrics, cards: tuple[Card, ...]) -> Iterator[Metric]:
     yield gauges("sie_model_loaded", "1 when it is loaded.", ["model", "device"], loaded)
     bytes_ = memory(metrics, cards)
     held = {labels: bytes_[card.name] for labels, card in where.items()}
-    words = "Bytes on accelerators; those of several models on one are divided evenly."
+    words = "Bytes; those of several models on one accelerator are divided evenly."
     yield gauges("sie_model_memory_bytes", words, ["model", "device"], held)
 
 
@@ -56,11 +56,19 @@ def _durations(metrics: Metrics) -> Metric:
 
 
 def memory(metrics: Metrics, cards: Sequence[Card]) -> dict[str, int]:
-    """Bytes on accelerators by the model's name, as /metrics and /ws/status tell them."""
+    """Bytes that each model takes, by its name, as /metrics and /ws/status tell them: what its
+    accelerator holds, or about what its graphs take of the main memory."""
     there = Counter(card.device for card in cards if _is_there(card))
     held = metrics.memory() if there else 0
-    return {card.name: held // there[card.device] if _is_there(card) else 0 for card in cards}
+    return {
+        card.name: held // there[card.device] if _is_there(card) else _beside(card)
+        for card in cards
+    }
 
 
 def _is_there(card: Card) -> bool:
     return card.state == "loaded" and card.device not in {"", "cpu"}
+
+
+def _beside(card: Card) -> int:
+    return card.memory if card.state == "loaded" else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -144,13 +145,17 @@ def _model(card: Card, held: int, stats: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
+_WORDS = {"score": "score", "extract": "json"}
+"""What /v1/models calls the outputs that are no vectors."""
+
+
 def _config(card: Card) -> dict[str, Any]:
     widths = {"dense": card.dims, "sparse": card.sparse_dims, "multivector": card.token_dims}
     return {
         "hf_id": card.name,
         "adapter": card.family or None,
         "inputs": card.modalities,
-        "outputs": [*card.kinds, *(["score"] if "score" in card.tasks else [])],
+        "outputs": [*card.kinds, *(word for task, word in _WORDS.items() if task in card.tasks)],
         "dims": {kind: widths[kind] for kind in card.kinds if widths[kind] is not None},
         "max_sequence_length": card.max_tokens,
     }
@@ -172,9 +177,14 @@ def _gpu(index: int, found: Accelerator) -> dict[str, Any]:
 
 
 def _kind(name: str) -> str:
-    """ "NVIDIA A100-SXM4-80GB" is an "a100-sxm4-80gb"."""
-    words = [word for word in name.lower().split() if word not in ("nvidia", "tesla", "geforce")]
-    return "-".join(words)
+    """ "NVIDIA A100-SXM4-80GB" is an "a100-80gb", as SIE's clients name it when they choose one:
+    how it is built is not said, and its memory where one name stands for two sizes."""
+    words = [word for word in re.split(r"[\s-]+", name.lower()) if not _UNSAID.fullmatch(word)]
+    return "-".join(word for word in words if words[0] == "a100" or not _SIZE.fullmatch(word))
+
+
+_UNSAID = re.compile(r"nvidia|tesla|geforce|sxm\d*|pcie|nvl|hbm\d\w*|")
+_SIZE = re.compile(r"\d+gb")
 
 
 def _accelerated(cards: Sequence[Card]) -> bool:
