@@ -115,6 +115,22 @@ def test_the_largest_picture_fits_into_what_a_process_may_have(decoder: Decoder)
     assert found[-1, -1].tolist() == [127] * 3
 
 
+def test_a_process_that_waits_keeps_nothing_of_its_last_picture(decoder: Decoder) -> None:
+    from PIL import Image
+
+    def resident() -> int:
+        pages = Path("/proc", str(children()[0]), "statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    decode(decoder, GOOD)
+    most = resident() + (50 << 20)
+    decode(decoder, saved(Image.new("RGB", (7_000, 7_000), (200, 100, 0)), "JPEG"))
+    end = time.monotonic() + 10
+    while resident() > most and time.monotonic() < end:
+        time.sleep(0.01)
+    assert resident() <= most
+
+
 def test_threads_have_processes_of_their_own(decoder: Decoder) -> None:
     together = threading.Barrier(3)
     with ThreadPoolExecutor(3) as threads:

@@ -70,18 +70,26 @@ def serve(connection: socket) -> None:
     confine()
     while True:
         (length,) = LENGTH.unpack(read(connection, LENGTH.size))
-        data = bytes(read(connection, length))
-        wind()
         try:
-            picture = images.open_picture(data)
-            width, height = picture.size
-            connection.sendall(SIZE.pack(True, height, width))
-            if read(connection, 1) == GO:
-                rgb = images.to_rgb(picture)
-                connection.sendall(SIZE.pack(True, *rgb.shape[:2]))
-                connection.sendall(rgb.reshape(-1).data)
+            _answer(connection, length)
         except images.PictureError:
             connection.sendall(REFUSED)
+
+
+def _answer(connection: socket, length: int) -> None:
+    """One picture, of which nothing is left when the next one is waited for. Raises
+    PictureError."""
+    from omnivec.media import images
+
+    data = bytes(read(connection, length))
+    wind()
+    picture = images.open_picture(data)
+    width, height = picture.size
+    connection.sendall(SIZE.pack(True, height, width))
+    if read(connection, 1) == GO:
+        rgb = images.to_rgb(picture)
+        connection.sendall(SIZE.pack(True, *rgb.shape[:2]))
+        connection.sendall(rgb.reshape(-1).data)
 
 
 if __name__ == "__main__":
