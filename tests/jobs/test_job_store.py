@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import shutil
 import sqlite3
 import stat
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pg8000.dbapi
@@ -17,10 +20,12 @@ from omnivec.core.errors import Loading, Overloaded
 from omnivec.jobs import table
 from omnivec.jobs.job import DAY, KEPT, KEPT_SYNC, SYNC, Health, Order
 from omnivec.jobs.opening import open_store
-from omnivec.jobs.sqlite import LOG
+from omnivec.jobs.sqlite import LOG, RESERVE
 from omnivec.jobs.store import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from conftest import Clock
     from omnivec.jobs.store import Store
     from omnivec.jobs.table import Connection
@@ -373,6 +378,81 @@ def test_the_file_is_its_owners_alone_and_no_other_programs(tmp_path: Path) -> N
     connection.close()
     with pytest.raises(StoreError, match="not a store of jobs"):
         open_store(str(other))
+
+
+def test_a_file_that_a_server_died_over_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")  # writes a page before there is a table
+    connection.close()
+    assert path.stat().st_size > 0
+    opened = open_store(str(path))
+    assert run(opened, (table.health,)) == [Health({}, 0)]
+    opened.close()
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No byte of a file can be written, as far as this process is concerned."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_read_and_goes_on_when_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = open_store(str(tmp_path / "jobs.sqlite"))
+    run(opened, (table.add, order("a"), opened.clock()))
+    with full_disk():
+        for _ in range(3):
+            with pytest.raises(Loading):
+                run(opened, (table.take, 9, opened.clock()))
+            [job] = run(opened, (table.get, "a", opened.clock()))
+            assert job.status == "IN_QUEUE"
+    assert len(run(opened, (table.take, 9, opened.clock()))[0]) == 1
+    opened.close()
+    assert [one.levelname for one in caplog.records] == ["ERROR"]
+    assert len(caplog.text.splitlines()) == 1  # or the log would fill what is left
+
+
+def test_what_cannot_be_written_costs_nobody_beside_it_an_answer(store: Store) -> None:
+    async def scene() -> list[Any]:
+        slow = store.run(lambda _: time.sleep(0.2))
+        wrong = store.run(lambda connection: connection.execute("SELECT nothing FROM nowhere"))
+        right = store.run(table.add, order("a"), NOW)
+        return await asyncio.gather(slow, wrong, right, return_exceptions=True)
+
+    _, wrong, right = asyncio.run(scene())
+    assert (type(wrong), right.id) == (Loading, "a")
+    assert run(store, (table.health,)) == [Health({"IN_QUEUE": 1}, 0)]
+
+
+def test_the_last_of_a_disk_is_left_for_ending_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_store(str(tmp_path / "jobs.sqlite"))
+    room = table.Room(opened.spare)
+    run(opened, (table.add, order("a"), NOW, room))
+    left = SimpleNamespace(total=2**40, free=RESERVE + 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: left)
+    with pytest.raises(Overloaded):
+        run(opened, (table.add, order("b"), NOW, room))
+    ended = (table.finish, "a", "COMPLETED", b"{}", None, NOW)
+    assert run(opened, (table.take, 9, NOW), ended)[1]
+    opened.close()
+
+
+def test_jobs_in_memory_outlive_a_statement_that_fails() -> None:
+    opened = open_store(None)
+    run(opened, (table.add, order("a"), NOW))
+    with pytest.raises(Loading):
+        run(opened, (lambda connection: connection.execute("SELECT nothing FROM nowhere"),))
+    assert run(opened, (table.health,)) == [Health({"IN_QUEUE": 1}, 0)]
+    opened.close()
 
 
 def test_a_file_system_that_bears_no_log_holds_jobs(

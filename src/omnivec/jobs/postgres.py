@@ -78,6 +78,10 @@ class Postgres:
     def shrink(self, connection: Connection) -> None:
         """PostgreSQL does so by itself."""
 
+    def spare(self, connection: Connection) -> int:  # noqa: ARG002 - the same for each
+        """Its disk is its owner's to watch."""
+        return table.MOST_BYTES
+
     def close(self, connection: Connection) -> None:
         assert isinstance(connection, _Spoken)  # noqa: S101 - `open` made it
         connection.inner.close()

@@ -65,7 +65,7 @@ class Runner:
         self._most_kept = most_kept
         self._closed = closed
         self._full = False
-        self._room = table.Room()
+        self._room = table.Room(store.spare)
         self._running: dict[str, _Run] = {}
         self._waiting: defaultdict[str, set[asyncio.Future[Job | None]]] = defaultdict(set)
         self._taking = self._hungry = self._ended = False
@@ -179,7 +179,7 @@ class Runner:
         if losses == self._losses:
             taking = self.store.run(table.take, free, now)
         else:
-            self._room = table.Room()  # what was counted may not be so
+            self._room = table.Room(self.store.spare)  # what was counted may not be so
             taking = self.store.run(table.take_again, free, now, frozenset(self._running))
         taking.add_done_callback(partial(self._taken, losses))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
@@ -13,10 +14,13 @@ from omnivec.jobs.table import Connection
 
 MARK = 0x6F6D766A  # "omvj", as SQLite's application_id: the file is ours
 FORMAT = 1
+PAGE = 4096
 FREED = 1024
 """Pages that are given back in one go."""
 LOG = 1032 * 4120
 """Bytes of the write-ahead log: SQLite's thousand pages of 4096, and what one commit may add."""
+RESERVE = 2**26
+"""Bytes of the disk, or an eighth of it where that is less, that are left for ending jobs."""
 
 
 class Sqlite:
@@ -49,6 +53,15 @@ class Sqlite:
     def shrink(self, connection: Connection) -> None:
         connection.execute(f"PRAGMA incremental_vacuum({FREED})").fetchall()
 
+    def spare(self, connection: Connection) -> int:
+        """Half of what the disk and the file have left: the log may take as much again."""
+        if self._path is None:
+            return table.MOST_BYTES
+        disk = shutil.disk_usage(self._path.parent)
+        [(pages,)] = connection.execute("PRAGMA freelist_count").fetchall()
+        free = disk.free + int(pages) * PAGE
+        return max(0, free - min(RESERVE, disk.total // 8)) // 2
+
     def close(self, connection: Connection) -> None:
         assert isinstance(connection, sqlite3.Connection)  # noqa: S101 - `open` made it
         connection.close()
@@ -61,15 +74,13 @@ class Sqlite:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
     def _settle(self, connection: sqlite3.Connection) -> None:
-        """Exclusive: one server has the file, until its process ends in whatever way. FULL:
-        what is committed is there after a power cut."""
-        [(pages,)] = connection.execute("PRAGMA page_count").fetchall()
-        [(mark,)] = connection.execute("PRAGMA application_id").fetchall()
-        [(version,)] = connection.execute("PRAGMA user_version").fetchall()
-        if pages and (mark, version) != (MARK, FORMAT):
-            raise OSError("it is not a store of jobs of this omnivec; give another path")
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        """Exclusive: one server has the file, until its process ends in whatever way; said
+        before anything is read, for else SQLite makes another file, which a full disk has no
+        room for. FULL: what is committed is there after a power cut."""
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        fresh = _is_fresh(connection)  # else what it says of itself need not be written again
+        if fresh:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         [(mode,)] = connection.execute("PRAGMA journal_mode=WAL").fetchall()
         self._logs = mode == "wal"  # or "memory", or what a file system has that bears none
         connection.execute("PRAGMA synchronous=FULL")
@@ -77,11 +88,26 @@ class Sqlite:
         for statement in table.CREATE:
             made = statement.format(key="INTEGER PRIMARY KEY AUTOINCREMENT", blob="BLOB")
             connection.execute(made)
-        connection.execute(f"PRAGMA application_id={MARK}")
-        connection.execute(f"PRAGMA user_version={FORMAT}")
+        if fresh:
+            connection.execute(f"PRAGMA application_id={MARK}")
+            connection.execute(f"PRAGMA user_version={FORMAT}")
         connection.execute("COMMIT")
         if self._logs and self._path is not None:
-            _spread(self._path.with_name(f"{self._path.name}-wal"))
+            with suppress(OSError):  # a full disk is read all the same
+                _spread(self._path.with_name(f"{self._path.name}-wal"))
+
+
+def _is_fresh(connection: sqlite3.Connection) -> bool:
+    """Whether nothing is in it yet, as of a server that died while it made the file; else it is
+    ours. Raises OSError where it is another program's."""
+    [(mark,)] = connection.execute("PRAGMA application_id").fetchall()
+    [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+    [(things,)] = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    if (mark, version) == (MARK, FORMAT):
+        return False
+    if mark or version or things:
+        raise OSError("it is not a store of jobs of this omnivec; give another path")
+    return True
 
 
 def _spread(path: Path) -> None:

@@ -28,6 +28,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 TOGETHER = 256
 """Requests in one transaction."""
+QUIET = 60.0
+"""Seconds for which a store that goes on failing is not told of in the log again: where a disk
+is full, each line makes it worse."""
 
 
 class StoreError(OSError):
@@ -62,6 +65,11 @@ class Database(Protocol):
         """Give room back that deleted jobs had."""
         ...
 
+    def spare(self, connection: Connection) -> int:
+        """How many bytes more may be accepted. What ends a job or deletes it is written beyond
+        that, or a full disk would never be less full."""
+        ...
+
     def close(self, connection: Connection) -> None: ...
 
 
@@ -77,6 +85,7 @@ class Store:
         self._database = database
         self._connection: Connection | None = None
         self._lasting = True
+        self._told = -QUIET  # when the log was last told of a failure
         self._asked: SimpleQueue[_Asked | None] = SimpleQueue()
         opened: Future[None] = Future()
         self._thread = threading.Thread(target=self._work, args=(opened,), name="jobs", daemon=True)
@@ -143,14 +152,24 @@ class Store:
 
         try:
             self._commit(all_of, lasting=any(asked.lasting for asked in group))
-        except Exception:
-            log.exception("the store of jobs failed")
-            self.losses += 1
-            self._drop()
+        except Exception as error:  # noqa: BLE001 - told to who asked, and to the log
+            self._note(error)
+            if self._connection is not None and len(group) > 1:
+                for asked in group:  # what only reads need not fail with what cannot be written
+                    self._answer([asked])
+                return
             fault = Loading("The store of jobs does not answer; try again.", retry_after=2)
             told = [partial(asked.answer.set_exception, fault) for asked in group]
         for tell in told:
             tell()
+
+    def _note(self, error: Exception) -> None:
+        """A traceback only for what is no failure of the database but a bug."""
+        if (now := time.monotonic()) - self._told < QUIET:
+            return
+        self._told = now
+        known = isinstance(error, (*self._database.failures, StoreError))
+        log.error("the store of jobs failed: %s", error, exc_info=None if known else error)
 
     def _commit(self, work: Callable[[Connection], T], *, lasting: bool) -> T:
         if self._connection is None:
@@ -159,25 +178,32 @@ class Store:
         if lasting != self._lasting:
             self._database.last(self._connection, lasting=lasting)
             self._lasting = lasting
-        self._connection.execute("BEGIN")
         try:
+            self._connection.execute("BEGIN")
             found = work(self._connection)
+            self._connection.execute("COMMIT")
         except BaseException:
-            with suppress(*self._database.failures):
-                self._connection.execute("ROLLBACK")
+            self._undo(self._connection)
             raise
-        self._connection.execute("COMMIT")
         return found
 
-    def _drop(self) -> None:
-        """A new connection is made for the next request."""
-        if self._connection is not None:
+    def _undo(self, connection: Connection) -> None:
+        """Where that fails, some of it may have been written; a new connection is made for the
+        next request."""
+        try:
+            connection.execute("ROLLBACK")
+        except self._database.failures:
+            self.losses += 1
+            self._connection = None
             with suppress(*self._database.failures):
-                self._database.close(self._connection)
-        self._connection = None
+                self._database.close(connection)
 
     async def shrink(self) -> None:
         await self.run(self._database.shrink)
+
+    def spare(self, connection: Connection) -> int:
+        """How many bytes more may be accepted. On the database's thread."""
+        return self._database.spare(connection)
 
 
 def _call(

@@ -5,7 +5,7 @@ Every function is given a connection inside a transaction that its caller begins
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from omnivec.core.errors import Overloaded
@@ -66,13 +66,17 @@ def recover(db: Connection, now: int) -> int:
 
 class Room:
     """How much more may be submitted at least: only what is submitted makes it less, so all that
-    waits or runs is counted when this is used up, not for each job. Of one store."""
+    waits or runs is counted when this is used up, not for each job. Of one store; `spare` is
+    what its disk bears, which others write to as well."""
 
-    def __init__(self) -> None:
+    def __init__(self, spare: Callable[[Connection], int] = lambda _: MOST_BYTES) -> None:
         self._jobs = self._size = 0
+        self._spare = spare
 
     def admit(self, db: Connection, size: int) -> None:
-        """One job more, of so many bytes. Raises Overloaded when the queue is full."""
+        """One job more, of so many bytes. Raises Overloaded when the queue is full, or the disk."""
+        if self._spare(db) < size:
+            raise Overloaded("The disk of the store of jobs is full.", retry_after=60)
         if self._jobs < 1 or self._size < size:
             self._jobs, self._size = room(db)
         if self._jobs < 1 or self._size < size:
