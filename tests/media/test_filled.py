@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,35 @@ def test_a_caller_that_leaves_while_it_is_written_leaves_nothing() -> None:
 
     asyncio.run(scenario())
     assert sizes == [3]
+
+
+def test_what_goes_wrong_when_the_caller_has_left_is_not_told() -> None:
+    begun, go, told = threading.Event(), threading.Event(), []
+
+    def write(_file: BinaryIO) -> None:
+        begun.set()
+        assert go.wait(30)
+        raise ZeroDivisionError
+
+    async def ask() -> None:
+        async with filled(write):
+            raise AssertionError("filled")
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: told.append(about))
+        before = count()
+        task = asyncio.create_task(ask())
+        await asyncio.to_thread(begun.wait, 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go.set()
+        await asyncio.get_running_loop().shutdown_default_executor()
+        await come_down(before)
+        gc.collect()
+
+    asyncio.run(scenario())
+    assert told == []
 
 
 def test_a_caller_that_leaves_before_a_thread_begins_leaves_nothing() -> None:

@@ -35,6 +35,7 @@ class Flow(Generic[T]):
     async def through(self, pieces: AsyncIterator[Piece]) -> list[T]:
         """What the work makes of each, in order. Raises the first fault, of the pieces or of the
         work; what is under way ends then, and when the caller is cancelled."""
+        tasks: list[asyncio.Task[T]] = []
         wrong: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
@@ -42,9 +43,16 @@ class Flow(Generic[T]):
                 tasks = [begin(self._step(piece)) async for piece in self._admitted(pieces)]
         except BaseExceptionGroup as failures:
             wrong = failures.exceptions[0]
-        if wrong is not None:  # not in the handler: then all of the others would hang on it
-            raise wrong
-        return [task.result() for task in tasks]
+            failures.__traceback__ = None  # the group's own frame there holds it in turn
+        except asyncio.CancelledError as left:
+            raise left.with_traceback(None)  # noqa: B904 - for the same reason
+        try:
+            if wrong is not None:  # not in the handler: then all of the others would hang on it
+                raise wrong
+            return [task.result() for task in tasks]
+        finally:  # else it holds, through its traceback, itself and all frames
+            del wrong
+            tasks.clear()
 
     async def _admitted(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
         """Each as soon as there is room for it, or nothing else under way."""

@@ -89,14 +89,21 @@ class Job:
         self.outputs: list[Output | None] = [None] * items
         self._pending = items
         self._mailbox = _mailbox()
-        self._done: asyncio.Future[Sequence[Output]] = self._mailbox.loop.create_future()
+        self._done: asyncio.Future[Sequence[Output]] | None = self._mailbox.loop.create_future()
 
     async def wait(self) -> Sequence[Output]:
-        """The outputs in order. Raises the first fault. Cancelled: the items leave the queue."""
+        """The outputs in order, once. Raises the first fault. Cancelled: the items leave the
+        queue."""
+        done = self._done
+        assert done is not None  # noqa: S101 - one caller waits for it
         try:
-            return await self._done
+            return await done
         finally:
             self.gone = True
+            # else a fault in it holds, through its traceback, whoever has this job, and that
+            # this job: the request's pictures would stay until the garbage collector comes
+            self._done = None
+            del done
 
     def charge(self, tokens: int, *, cut: bool) -> None:
         """Count an item's tokens, whoever computed it."""
@@ -122,11 +129,11 @@ class Job:
         self._mailbox.post(partial(self._fail, fault))
 
     def _finish(self) -> None:
-        if not self._done.done():
+        if self._done is not None and not self._done.done():
             self._done.set_result([output for output in self.outputs if output is not None])
 
     def _fail(self, fault: Fault) -> None:
-        if not self._done.done():
+        if self._done is not None and not self._done.done():
             self._done.set_exception(fault)
             self._done.exception()  # a caller that left never asks; asyncio would log that
 

@@ -42,7 +42,7 @@ from omnivec.media.files import Forbidden, Roots
 from omnivec.media.image_decoder import Decoder, Undecodable
 from omnivec.media.manifest import Listing
 from omnivec.media.memory import filled
-from omnivec.media.pieces import Give, Piece, in_turn, kept, moving, put, replaced, spread
+from omnivec.media.pieces import Give, Piece, cancel, in_turn, kept, moving, put, replaced, spread
 from omnivec.media.showing import Shot
 from omnivec.media.video import Decoders
 
@@ -325,8 +325,7 @@ async def _together(loads: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
+        cancel(tasks)
         tasks.clear()  # else a fault holds, through its traceback, what the others have loaded
 
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import BinaryIO
 
 
@@ -27,7 +28,14 @@ async def filled(
         if writing.done():
             os.close(descriptor)
         else:
-            writing.add_done_callback(lambda _: os.close(descriptor))
+            writing.add_done_callback(partial(_abandon, descriptor))
+
+
+def _abandon(descriptor: int, written: asyncio.Future[None]) -> None:
+    """Nobody asks any more what went wrong, if anything did."""
+    os.close(descriptor)
+    if not written.cancelled():
+        written.exception()
 
 
 def _unnamed() -> int:

@@ -95,6 +95,13 @@ async def in_turn(
                 return
             yield await tasks.popleft()
     finally:
-        for task in tasks:
-            task.cancel()
+        cancel(tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
+        tasks.clear()  # else a fault holds, through its traceback, what the others have loaded
+
+
+def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """In a frame of its own: the variable of a loop in the caller's would hold the last of them
+    when all others are let go."""
+    for task in tasks:
+        task.cancel()
