@@ -12,6 +12,7 @@ import live
 import pages
 from omnivec.core.profiles import PROFILES
 from omnivec.core.settings import Settings
+from omnivec.engine.catalog import catalog
 
 TEXT = pages.text("README.md")
 SERVICES = [f"docs/services/{path.name}" for path in (pages.ROOT / "docs/services").iterdir()]
@@ -82,6 +83,16 @@ def test_a_page_names_no_flag_that_is_not_there(page: str) -> None:
     known |= {"--test_input", "--rp_serve_api", "--rp_api_port"}  # of RunPod's SDK
     named = set(re.findall(r"(?<![-\w])--[a-z][a-z_-]+", pages.text(page)))
     assert named - known == set()
+
+
+def test_the_catalogue_of_the_page_can_be_used(tmp_path: Path) -> None:
+    (example,) = pages.blocks("docs/operations.md", "toml")
+    (tmp_path / "own.toml").write_text(example)
+    own = catalog(str(tmp_path / "own.toml"))
+    card = own.spec("handbook").card()
+    assert (card.name, card.max_tokens, card.pooling) == ("acme/handbook", 128, "mean")
+    assert set(card.prompts) == {"query", "document"}
+    assert card.profiles["short"].dims == 128
 
 
 def test_the_file_map_names_every_room() -> None:

@@ -214,9 +214,16 @@ def test_a_catalogue_file_is_checked(tmp_path: Path, groups: tuple[str, ...], wo
 
 
 def test_a_catalogue_file_has_groups_and_nothing_else(tmp_path: Path) -> None:
-    for text in ("", "[group]\nx = 1", f"x = 1\n[[group]]\n{ONE}"):
+    with pytest.raises(SettingsError, match=r"a folder without a \.toml file"):
+        Catalog(tmp_path)
+    for text, wrong in (
+        ("", "there is no"),
+        ("[group]\nx = 1", "there is no"),
+        (f"x = 1\n[[group]]\n{ONE}", "there is 'x'"),
+        ('["a/b"]\npooling = "cls"', "there is 'a/b'"),
+    ):
         (tmp_path / "a.toml").write_text(text)
-        with pytest.raises(SettingsError, match=r"accepted: \[\[group\]\]"):
+        with pytest.raises(SettingsError, match=rf"{wrong}.*accepted: \[\[group\]\]"):
             Catalog(tmp_path)
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         catalog(str(tmp_path / "absent.toml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 import threading
@@ -60,7 +61,7 @@ def test_slow_answers_end_at_the_deadline(
     playing: Host, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "DEADLINE", 0.6)
-    with pytest.raises(Refused, match="TimeoutError"):
+    with pytest.raises(Refused, match="no whole answer within"):
         get(playing.url + path, "127.0.0.1")
 
 
@@ -83,10 +84,39 @@ def test_what_is_asked_says_nothing_of_this_side(
     assert f"Host: 127.0.0.1:{playing.port}" in lines
 
 
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/404?key=s3cret", r"^{url}: it answered 404$"),
+        ("/gzip?key=s3cret", r"^{url}: the answer is compressed, unasked$"),
+        ("/to-userinfo?key=s3cret", r"^{url}: it redirects to what is no URL that is fetched"),
+        ("/loop?key=s3cret", r"^{url}(, redirected to {url}){{3}}: more than 3 redirects$"),
+        ("/no-http?key=s3cret", r"^{url}: what it answered is not HTTP$"),
+        ("/to-metadata?key=s3cret", r"^{url}, redirected to http://169\.254\.169\.254:80: 169\."),
+    ],
+)
+def test_the_reason_names_the_host_and_never_the_rest(playing: Host, path: str, why: str) -> None:
+    with pytest.raises(Refused, match=why.format(url=re.escape(playing.url))) as caught:
+        get(playing.url + path, "127.0.0.1")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_refused_connection_is_told_as_one() -> None:
+    with pytest.raises(Refused, match=r"^http://127\.0\.0\.1:1: Connection refused$"):
+        get("http://127.0.0.1:1/x?key=s3cret", "127.0.0.1", port=2)
+
+
+@pytest.mark.parametrize("url", ["http://user:s3cret@example.com/", "ftp://example.com/s3cret"])
+def test_what_is_no_url_is_not_repeated(url: str) -> None:
+    with pytest.raises(Refused, match="without a user's name") as caught:
+        get(url)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_bytes_have_a_ceiling(playing: Host) -> None:
     for path in ("/good.png", "/chunked", "/until-the-end"):
         assert get(playing.url + path, "127.0.0.1", most=len(PNG)) == PNG
-        with pytest.raises(Refused, match="too long"):
+        with pytest.raises(Refused, match="longer than"):
             get(playing.url + path, "127.0.0.1", most=len(PNG) - 1)
 
 
@@ -174,7 +204,7 @@ def test_what_is_not_public_is_not_dialled(name: str, monkeypatch: pytest.Monkey
         raise AssertionError("dialled")
 
     monkeypatch.setattr(asyncio, "open_connection", never)
-    with pytest.raises(Refused, match="not allowed"):
+    with pytest.raises(Refused, match="is not a public address"):
         get(f"http://{name}/x")
 
 
@@ -200,7 +230,7 @@ class Names:
 
 def test_a_name_is_looked_up_once_and_dialled_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     names = Names(monkeypatch, ["1.1.1.1"], ["127.0.0.1"])
-    with pytest.raises(Refused, match="ConnectionRefusedError"):
+    with pytest.raises(Refused, match=r"^http://rebinding\.example:80: ConnectionRefusedError$"):
         get("http://rebinding.example/x")
     assert names.dialled == ["1.1.1.1"]
     assert names.answers == [["127.0.0.1"]]
@@ -234,7 +264,7 @@ def test_public_hosts_are_asked_on_the_webs_own_ports(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = Names(monkeypatch, ["1.1.1.1"])
-    with pytest.raises(Refused, match="not allowed"):
+    with pytest.raises(Refused, match="only ports 80 and 443"):
         get(url)
     assert names.dialled == []
 
@@ -262,7 +292,7 @@ def test_a_resolver_that_hangs_ends_at_the_deadline(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     monkeypatch.setattr(fetch, "DEADLINE", 0.3)
     try:
-        with pytest.raises(Refused, match="TimeoutError"):
+        with pytest.raises(Refused, match="no whole answer within"):
             get("http://slow.example/x")
     finally:
         go.set()
@@ -289,7 +319,7 @@ def test_a_certificate_of_nobodys_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=_greet_in_plain, args=(listener,))
         thread.start()
-        with pytest.raises(Refused, match="SSL"):
+        with pytest.raises(Refused, match="no TLS with it"):
             get(f"https://127.0.0.1:{listener.getsockname()[1]}/x", "127.0.0.1")
         thread.join()
 

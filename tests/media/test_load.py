@@ -136,6 +136,16 @@ def test_one_text_for_every_url_and_every_cause(playing: Host) -> None:
     }
 
 
+def test_the_log_says_why_a_url_was_not_fetched(
+    playing: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "omnivec.media")
+    with pytest.raises(BadRequest) as caught:
+        read(pictures(Blob(PNG), Url(playing.url + "/404?token=s3cret")))
+    assert caught.value.message == load.FETCH
+    assert caplog.messages == [f"the URL of [1] was not fetched: {playing.url}: it answered 404"]
+
+
 def test_one_text_for_every_path_and_every_cause(folder: Path) -> None:
     paths = ["missing.png", "/etc/passwd", "no.png", "..", "/dev/zero", str(folder)]
     faults = [fault(File(path), root=folder) for path in paths]

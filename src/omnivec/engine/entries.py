@@ -168,8 +168,14 @@ def over(entry: Entry, base: Facts) -> Entry:
 
 
 def files(place: Path) -> list[Path]:
-    """A TOML file itself, or those of a folder, by name."""
-    return sorted(place.glob("*.toml")) if place.is_dir() else [place]
+    """A TOML file itself, or those of a folder, by name. Raises SettingsError for a folder
+    without one."""
+    if not place.is_dir():
+        return [place]
+    found = sorted(place.glob("*.toml"))
+    if not found:
+        raise SettingsError(f"catalogue {place} is a folder without a .toml file")
+    return found
 
 
 def read(path: Path) -> Iterator[Entry]:
@@ -183,8 +189,10 @@ def read(path: Path) -> Iterator[Entry]:
         raise SettingsError(f"catalogue {path} is not valid TOML: {error}") from error
     groups = content.get("group")
     if set(content) != {"group"} or not isinstance(groups, list):
+        others = _list(map(repr, set(content) - {"group"}))
+        found = f"outside of every group there is {others}" if others else "there is no [[group]]"
         raise SettingsError(
-            f'catalogue {path}: accepted: [[group]] with models = [{{ id = "org/name" }}]'
+            f'catalogue {path}: {found}; accepted: [[group]] with models = [{{ id = "org/name" }}]'
         )
     for number, raw in enumerate(groups, 1):
         group = _group(raw, f"catalogue {path}, group {number}")

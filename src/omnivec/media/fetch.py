@@ -9,6 +9,7 @@ environment, no cookie and no credential goes along. Nothing is decompressed.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -57,7 +58,8 @@ Take: TypeAlias = Callable[[int], None]
 
 
 class Refused(Exception):  # noqa: N818 - this side's decision, mostly
-    """Not fetched. The text is for the log alone: it may say what is behind a firewall."""
+    """Not fetched. The text is for the log alone: it may say what is behind a firewall. Of the
+    URL it has the host and the port: in the rest a client's secrets may stand."""
 
 
 class Target(NamedTuple):
@@ -69,22 +71,29 @@ class Target(NamedTuple):
     path: str
 
     @property
+    def origin(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+    @property
     def url(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}{self.path}"
+        return self.origin + self.path
 
 
 def parse(url: str) -> Target:
     """Raises Refused."""
     found = _URL.fullmatch(url) if len(url) <= LONGEST_URL else None
     if found is None:
-        raise Refused("not a URL that is fetched")
+        raise Refused(
+            "it is not http:// or https://, a host and a path, as media are fetched from here: "
+            f"without a user's name, without spaces, of at most {LONGEST_URL} characters"
+        )
     scheme = found["scheme"].lower()
     host = found["host"].lower().removesuffix(".")
     port = int(found["port"] or _PORTS[scheme])
     if literal(host) is None and (host.startswith("[") or is_number(host)):
-        raise Refused("an address in an odd spelling")
+        raise Refused("its host is an address in an odd spelling")
     if not 1 <= port <= 65535:  # noqa: PLR2004 - the protocol's
-        raise Refused("no such port")
+        raise Refused("its port is none")
     path = (found["path"] or "/") + (found["query"] or "")
     return Target(scheme, host, port, quote(path, safe=_PRINTED))
 
@@ -103,17 +112,24 @@ class Fetcher:
     async def fetch(self, url: str, most: int, take: Take) -> bytes:
         """The body, of at most so many bytes. Raises Refused, whatever went wrong, and what
         `take` raises; what it was told of then is not there any more."""
+        asked: list[Target] = []
         try:
             async with asyncio.timeout(DEADLINE):
-                target = parse(url)
-                for _ in range(HOPS + 1):
-                    found = await self._get(target, most, take)
-                    if isinstance(found, bytes):
-                        return found
-                    target = found
-        except (OSError, TimeoutError, httptools.HttpParserError, ValueError) as error:
-            raise Refused(type(error).__name__) from error
-        raise Refused("too many redirects")
+                return await self._follow(url, asked, most, take)
+        except (Refused, OSError, httptools.HttpParserError, ValueError) as error:
+            way = ", redirected to ".join(one.origin for one in asked)
+            raise Refused(f"{way}: {_reason(error)}" if way else _reason(error)) from error
+
+    async def _follow(self, url: str, asked: list[Target], most: int, take: Take) -> bytes:
+        """The body; `asked` is filled with where it was looked for."""
+        target = parse(url)
+        for _ in range(HOPS + 1):
+            asked.append(target)
+            found = await self._get(target, most, take)
+            if isinstance(found, bytes):
+                return found
+            target = found
+        raise Refused(f"more than {HOPS} redirects")
 
     def close(self) -> None:
         self._resolver.shutdown(wait=False, cancel_futures=True)
@@ -126,7 +142,7 @@ class Fetcher:
             reader, writer = await self._dial(target, addresses)
             with _aborted(writer):
                 if self._is_self(writer):
-                    raise Refused("this server itself")
+                    raise Refused("that is this server itself")
                 writer.write(_request(target))
                 answer = Answer(most)
                 while not answer.done:
@@ -134,7 +150,7 @@ class Fetcher:
                     answer.feed(await reader.read(_READ))
                     take(len(answer.body) - before)
         if answer.location is not None:
-            return parse(urljoin(target.url, answer.location))
+            return _next(target, answer.location)
         return bytes(answer.body)
 
     async def _addresses(self, target: Target) -> list[Address]:
@@ -144,10 +160,12 @@ class Fetcher:
         for address in found:
             if self._allowed.is_named(target.host, address):
                 continue
-            if not is_public(address) or target.port not in _PORTS.values():
-                raise Refused("an address that is not allowed")
+            if not is_public(address):
+                raise Refused(f"{address} is not a public address, nor one of --media-allow")
+            if target.port not in _PORTS.values():
+                raise Refused("of a host that --media-allow does not name, only ports 80 and 443")
         if not found:
-            raise Refused("no address")
+            raise Refused("the host has no address")
         return found
 
     async def _dial(
@@ -192,10 +210,10 @@ class Answer:
     def feed(self, data: bytes) -> None:
         if not data:
             if self._framed or not self._begun:
-                raise Refused("cut short")
+                raise Refused("the answer was cut short")
             self.done = True
         elif not self._begun and self._head >= HEAD:
-            raise Refused("endless headers")
+            raise Refused(f"its headers are longer than {HEAD} bytes")
         else:
             self._head += len(data)
             try:
@@ -215,15 +233,15 @@ class Answer:
         if name == b"location":
             self.location = value.decode("ascii", "replace")
         elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            self._wrong = "an encoding"
+            self._wrong = "the answer is compressed, unasked"
         elif name == b"content-length":
             self._framed = True
             if int(value) > self._most:
-                self._wrong = "too long"
+                self._wrong = self._long()
         elif name == b"transfer-encoding":
             self._framed = True
             if value.strip().lower() != b"chunked":
-                self._wrong = "an encoding"
+                self._wrong = "the answer comes in an unknown transfer encoding"
 
     def on_headers_complete(self) -> None:
         if self.done:
@@ -233,7 +251,7 @@ class Answer:
         if status in _REDIRECTS and self.location is not None:
             self._wrong, self.done = None, True
         elif status != _OK:
-            self._wrong = "another status"
+            self._wrong = f"it answered {status}"
         else:
             self.location = None
 
@@ -241,12 +259,42 @@ class Answer:
         if self.done or self._wrong is not None:
             return
         if len(self.body) + len(data) > self._most:
-            self._wrong = "too long"
+            self._wrong = self._long()
         else:
             self.body += data
 
+    def _long(self) -> str:
+        return f"the answer is longer than {self._most} bytes"
+
     def on_message_complete(self) -> None:
         self.done = True
+
+
+def _next(target: Target, location: str) -> Target:
+    try:
+        return parse(urljoin(target.url, location))
+    except (Refused, ValueError):
+        raise Refused("it redirects to what is no URL that is fetched from here") from None
+
+
+def _reason(error: Exception) -> str:
+    """In words of this side: what a stranger's server wrote is not repeated."""
+    match error:
+        case Refused():
+            return str(error)
+        case TimeoutError():
+            return f"no whole answer within {DEADLINE:g} seconds"
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not good: {error.verify_message}"
+        case ssl.SSLError():
+            return f"no TLS with it: {error.reason or type(error).__name__}"
+        case socket.gaierror():
+            return f"the name cannot be looked up: {error.strerror}"
+        case OSError(errno=int(number)):
+            return os.strerror(number)
+        case httptools.HttpParserError():
+            return "what it answered is not HTTP"
+    return type(error).__name__
 
 
 async def resolve(threads: ThreadPoolExecutor, host: str, port: int) -> list[Address]:

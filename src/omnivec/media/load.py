@@ -360,7 +360,7 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        log.info("a URL was not fetched: %s", error)
+        log.info("the URL of %s was not fetched: %s", name, error)
         raise BadRequest(FETCH, param=name) from None
     except Forbidden:
         raise AbsentFile(FILE, param=name) from None
