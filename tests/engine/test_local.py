@@ -242,7 +242,7 @@ def test_a_hang_is_given_up() -> None:
         hung = await asyncio.gather(engine.run(Encode(items("[[hang]]"))), return_exceptions=True)
         return hung[0], await engine.run(Encode(items("after")))
 
-    hung, after = within(scenario, FAULTY, batch_timeout=0.3)
+    hung, after = within(scenario, FAULTY, batch_timeout=1.0)
     assert isinstance(hung, ModelFailed)
     assert matrix(after).shape == (1, 8)
 

@@ -211,13 +211,13 @@ def test_one_that_cannot_be_loaded_takes_nothing_else_down(tmp_path: Path) -> No
 
 
 def test_what_may_be_better_later_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(residents, "AGAIN", {"OOM": 0.05})
+    monkeypatch.setattr(residents, "AGAIN", {"OOM": 1.0})
 
     async def work(engine: LocalEngine) -> None:
         for _ in range(2):
             with pytest.raises(LoadFailed):
                 await engine.run(ask("large"))
-            await asyncio.sleep(0.06)
+            await asyncio.sleep(1.1)
         assert engine._residents["large"].card.attempts == 2
 
     within(work, fake("large", memory=300), memory="200B", lazy=True)
@@ -244,7 +244,7 @@ def test_a_closed_engine_loads_nothing_more() -> None:
         with pytest.raises(Loading):
             await engine.run(ask("a"))
 
-    within(work, fake("a"), fake("slow", load=0.3), lazy=True)
+    within(work, fake("a"), fake("slow", load=2), lazy=True)
 
 
 def test_a_bug_in_a_load_fails_that_model_and_keeps_nobody_waiting(

@@ -74,7 +74,7 @@ def test_no_two_texts_are_alike_and_each_is_long_enough() -> None:
 
 
 def test_every_text_of_a_cell_has_its_length() -> None:
-    report = asyncio.run(Bench(Settings(models=("fake:dims=8",)), 3.0).run())
+    report = asyncio.run(Bench(Settings(models=("fake:dims=8",)), 6.0).run())
     assert [(cell.tokens, cell.clients) for cell in report.cells] == list(
         itertools.product([8, 32, 128, 512], [1, 8, 64])
     )
@@ -100,7 +100,7 @@ def test_a_stop_keeps_what_is_done() -> None:
     report = asyncio.run(
         Bench(
             Settings(models=("fake:dims=8",)),
-            1.2,
+            6.0,
             stopped=lambda: len(told) > 3,
             told=lambda done, _of: told.append(done),
         ).run()

@@ -204,7 +204,7 @@ def test_what_is_purged_is_told_also_when_who_asked_has_left() -> None:
         waiting = asyncio.create_task(runner.perform(Order("b", b"x"), 60))
         await asyncio.sleep(0)
         await leave(runner, runner.purge())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert (await waiting).status == "CANCELLED"
 
     play(scene, at_once=1)

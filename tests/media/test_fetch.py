@@ -7,7 +7,6 @@ import re
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
@@ -48,12 +47,11 @@ def test_honest_answers(playing: Host, path: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(BAD.keys() - {"/says-less", "/empty", "/page", "/refresh"}))
 def test_hostile_answers(playing: Host, path: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(Refused):
+    with pytest.raises(Refused) as caught:
         get(playing.url + path, "127.0.0.1")
     assert playing.hits[0] == path
     assert len(playing.hits) <= 4
-    assert time.monotonic() - began < 9
+    assert str(caught.value) != "TimeoutError"  # it was seen through before that
 
 
 @pytest.mark.parametrize("path", sorted(SLOW))

@@ -164,7 +164,7 @@ def test_hang_lasts_until_the_session_is_closed() -> None:
     thread.join(0.2)
     assert thread.is_alive()
     made.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert len(raised) == 1
 

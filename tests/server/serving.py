@@ -200,11 +200,11 @@ class Running:
 
     @contextlib.contextmanager
     def client(self, **options: Any) -> Iterator[httpx.Client]:
-        with httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options) as client:
+        with httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options) as client:
             yield client
 
     def raw(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
@@ -222,11 +222,11 @@ def running(*args: Any, **settings: Any) -> Iterator[Running]:
     server = Running(*build(*args, **settings))
     server.thread.start()
     try:
-        assert server.opened.wait(20)
+        assert server.opened.wait(60)
         yield server
     finally:
         server.server.should_exit = True
-        server.thread.join(30)
+        server.thread.join(60)
         assert not server.thread.is_alive()
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import threading
+import time
 
 import pytest
 from serving import OPENAI, TinyEngine, build, post, read_all, read_response, running
@@ -116,9 +116,9 @@ def test_a_client_that_leaves_takes_its_work_with_it(server):
     before = server.app.door.metrics.left
     connection = server.raw()
     connection.sendall(post(b'{"input": "slow"}'))
-    assert server.engine.began.wait(10)
+    assert server.engine.began.wait(60)
     connection.close()
-    assert server.engine.cancelled.wait(10)
+    assert server.engine.cancelled.wait(60)
     with server.client() as client:  # and the server serves on
         assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 200
     assert server.app.door.metrics.left == before + 1
@@ -131,11 +131,9 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_trace(server, 
             connection.sendall(post(b'{"input": "slow"}' * 9)[:-20])
     with server.client() as client:
         assert client.get("/live").status_code == 200
-    deadline = threading.Event()
-    for _ in range(100):
-        if server.app.door.metrics.left == before + 3:
-            break
-        deadline.wait(0.05)
+    end = time.monotonic() + 30
+    while server.app.door.metrics.left < before + 3 and time.monotonic() < end:
+        time.sleep(0.01)
     assert server.app.door.metrics.left == before + 3
     assert caplog.records == []
 
@@ -182,7 +180,7 @@ def test_a_disconnect_message_cancels_where_there_is_no_extension():
         call = asyncio.create_task(app(scope(), messages.get, send))
         assert await asyncio.to_thread(engine.began.wait, 10)
         messages.put_nowait({"type": "http.disconnect"})
-        await asyncio.wait_for(call, 10)
+        await asyncio.wait_for(call, 60)
         return sent, engine
 
     sent, engine = asyncio.run(main())
@@ -268,7 +266,7 @@ def test_a_body_that_has_no_room_is_told_to_come_again():
         server.app.bodies.left = 40
         with server.raw() as first, server.client() as client:
             first.sendall(post(b'{"input": ["slow", "and long"]}'))
-            assert server.engine.began.wait(10)
+            assert server.engine.began.wait(60)
             reply = client.post("/v1/embeddings", json={"input": "another"})
             assert (reply.status_code, reply.json()["code"]) == (429, "overloaded")
             assert reply.headers["connection"] == "close"

@@ -169,11 +169,11 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_form_is_a_bad_request(name: str) -> None:
-    before = time.monotonic()
+    before = time.process_time()
     fault = refused(BAD[name])
     assert type(fault) is BadRequest
     assert "yyy" not in fault.message
-    assert time.monotonic() - before < 5
+    assert time.process_time() - before < 5  # of this process, however busy the machine is
 
 
 @pytest.mark.parametrize("body", [WHOLE[:at] for at in range(len(WHOLE) - len(b"\r\n"))])

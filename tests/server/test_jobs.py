@@ -55,7 +55,7 @@ def server(place: str | None = None, **told: Any) -> Iterator[tuple[httpx.Client
     running = Running(app, settings, engine)
     running.thread.start()
     try:
-        assert running.opened.wait(20)
+        assert running.opened.wait(60)
         with running.client() as client:
             yield client, engine
     finally:
@@ -160,7 +160,7 @@ def test_a_stream_is_drained(client: httpx.Client) -> None:
 def test_cancel_purge_and_health() -> None:
     with server(max_jobs=1) as (client, engine):
         first = client.post("/run", json=SLOW).json()["id"]
-        assert engine.began.wait(20)
+        assert engine.began.wait(60)
         others = [client.post("/v2/x/run", json=EMBED).json()["id"] for _ in range(3)]
         health = client.get("/v2/x/health").json()
         assert health["jobs"] == {
@@ -180,7 +180,7 @@ def test_cancel_purge_and_health() -> None:
         purged = client.post("/v2/x/purge-queue", headers=kind).json()
         assert purged == {"removed": 2, "status": "completed"}
         assert client.post(f"/cancel/{first}", json={}).json()["status"] == "CANCELLED"
-        assert engine.cancelled.wait(20)
+        assert engine.cancelled.wait(60)
         assert client.post("/runsync", json=EMBED).json()["status"] == "COMPLETED"
 
 

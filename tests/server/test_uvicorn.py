@@ -42,7 +42,21 @@ class Process:
         return self.popen.stdout.readline().strip()
 
     def raw(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def settle(self) -> None:
+        """What was sent before has been read."""
+        with self.raw() as asking:
+            asking.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert read_response(asking)[0] == 200
+
+    def drain(self) -> None:
+        """Sends the first signal; returns when it is acted upon: nobody is let in any more."""
+        self.popen.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                self.raw().close()
+                time.sleep(0.01)
 
     def end(self, *signals: signal.Signals) -> tuple[int, str, str]:
         """The exit code and what it said, after these signals."""
@@ -108,12 +122,12 @@ def load(url: str, statuses: list[int], broken: list[str], stop: threading.Event
 
 def test_a_draining_server_is_alive_and_not_ready():
     with process() as server, server.raw() as busy, server.raw() as asking:
-        busy.sendall(post(b'{"input": "1.5"}'))
+        busy.sendall(post(b'{"input": "4"}'))
         asking.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_response(asking)[0] == 200
-        server.popen.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-        asking.sendall(b"GET /ready/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        asking.sendall(b"GET /ready/ HTTP/1.1\r\n")
+        server.drain()
+        asking.sendall(b"Host: localhost\r\n\r\n")
         assert read_response(asking) == (503, b'{"status":"stopping"}')
         assert read_all(asking) == b""
         assert read_response(busy)[0] == 200
@@ -124,7 +138,7 @@ def test_a_half_sent_body_does_not_hold_the_server():
     with process() as server, server.raw() as half, server.raw() as head:
         half.sendall(post(b'{"input": "0"}')[:-3])
         head.sendall(b"POST /v1/emb")
-        time.sleep(0.2)
+        server.settle()
         # 408 comes from the grace for what is half read; at the drain's own end it were 503
         assert server.end(signal.SIGTERM) == (0, "shutdown", "")
         assert read_all(half).startswith(b"HTTP/1.1 408 ")
@@ -133,7 +147,7 @@ def test_a_half_sent_body_does_not_hold_the_server():
 def test_work_that_takes_longer_than_the_drain_is_told_so():
     with process(drain_timeout=1.0) as server, server.raw() as busy:
         busy.sendall(post(b'{"input": "60"}'))
-        time.sleep(0.2)
+        server.settle()
         code, said, complaints = server.end(signal.SIGTERM)
         assert (code, said) == (0, "shutdown")
         assert "Traceback" not in complaints
@@ -144,9 +158,8 @@ def test_work_that_takes_longer_than_the_drain_is_told_so():
 def test_a_second_signal_ends_it_at_once():
     with process() as server, server.raw() as busy:
         busy.sendall(post(b'{"input": "60"}'))
-        time.sleep(0.2)
-        server.popen.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        server.settle()
+        server.drain()
         assert server.popen.poll() is None
         code, said, complaints = server.end(signal.SIGTERM)
         assert (code, said, complaints) == (128 + signal.SIGTERM, "", "")

@@ -15,6 +15,7 @@ from omnivec.cli import machine
 from omnivec.cli.batch import Stop
 from omnivec.cli.options import COMPUTE, settings, takes_settings
 from omnivec.cli.serving import Json
+from omnivec.core.machine import share
 from omnivec.hosts.progress import Progress
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _made(folder: Path) -> Iterator[Path]:
 
 def _machine() -> dict[str, Any]:
     name, instructions = machine.processor()
-    return {"processor": name, "instructions": instructions, "cores": machine.cores()}
+    return {"processor": name, "instructions": instructions, "cores": share()}
 
 
 def _as_json(report: Report) -> str:

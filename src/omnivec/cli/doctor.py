@@ -13,7 +13,7 @@ from omnivec.cli.options import FLAGS, takes_settings
 from omnivec.cli.serving import Json, Models
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.exposure import check_exposure, check_roots
-from omnivec.core.machine import memory
+from omnivec.core.machine import memory, share
 from omnivec.core.settings import Loaded, Settings, SettingsError, load
 
 LIBRARIES = ("openvino", "numpy", "tokenizers", "safetensors", "huggingface-hub", "starlette")
@@ -77,7 +77,7 @@ def _machine(findings: Findings) -> None:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=name,
         instructions=instructions,
-        cores=machine.cores(),
+        cores=share(),
         memory_gib=round(whole / machine.BYTES, 1),
         available_gib=round(free / machine.BYTES, 1),
         accelerators=machine.accelerators(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -42,14 +41,6 @@ def processor() -> tuple[str, tuple[str, ...]]:
         name[1] if name else platform.machine(),
         tuple(one for one in INSTRUCTIONS if one in have),
     )
-
-
-def cores() -> float:
-    """That this process may use: its affinity, and the container's share of time."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota, _, period = read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
-    share = int(quota) / int(period) if quota.isdigit() and period.isdigit() else float("inf")
-    return min(float(usable or 1), share)
 
 
 def accelerators() -> list[str]:

@@ -9,18 +9,27 @@ with one difference: a row with nothing to pool over gives zeros, never NaN or i
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from omnivec.core.nouns import Array, Floats
-from omnivec.core.steps import Contrast, Dense, Head, LayerNorm, Normalize, Pool, Scale, Vocabulary
+from omnivec.core.steps import (
+    Contrast,
+    Dense,
+    Head,
+    LayerNorm,
+    Mode,
+    Normalize,
+    Pool,
+    Scale,
+    Vocabulary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 Files: TypeAlias = "Mapping[str, Mapping[str, Array]]"
-Mode: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
 
 PICTURES: Mapping[str, str] = {
     "pixel_values": "image_grid_thw",

@@ -33,17 +33,23 @@ def installed() -> int:
 
 @cache
 def cores() -> int:
-    """The cores that this process may use: its affinity, and a container's CPU quota."""
+    """The cores that this process may use, a part of one counted as a whole one."""
+    return max(1, math.ceil(share()))
+
+
+def share() -> float:
+    """How much of the machine's cores this process may use: its affinity, and a container's CPU
+    quota; 1.5 is one and a half."""
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(allowed, quota(read("/sys/fs/cgroup/cpu.max"))))
+    return min(float(allowed), quota(read("/sys/fs/cgroup/cpu.max")))
 
 
-def quota(limit: str) -> int:
-    """cgroup v2's cpu.max in cores, rounded up: microseconds (or "max") of each period."""
+def quota(limit: str) -> float:
+    """cgroup v2's cpu.max in cores: microseconds (or "max") of each period."""
     spent, _, period = limit.strip().partition(" ")
     if not (spent.isdigit() and period.isdigit()):  # no cgroup v2, or no limit
-        return sys.maxsize
-    return math.ceil(int(spent) / int(period))
+        return math.inf
+    return int(spent) / int(period)
 
 
 def has_cuda(folder: str = "/dev") -> bool:

@@ -7,6 +7,12 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+Mode: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
+"""How a Pool makes one state of all that a row has."""
+Reduction: TypeAlias = Literal["max", "sum"]
+Function: TypeAlias = Literal["relu", "log1p_relu", "log1p_log1p_relu"]
+"""How a Vocabulary makes one number of all that a word has, and what it does to each before."""
+
 
 class Pool(msgspec.Struct, frozen=True, tag=True):
     """hidden [B, T, H] and mask [B, T] to [B, len(modes) * H]; formulas in core/heads.py.
@@ -14,7 +20,7 @@ class Pool(msgspec.Struct, frozen=True, tag=True):
     `partial`: of tokens that are attended to some may not be pooled, as `pool_mask` says.
     """
 
-    modes: tuple[Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"], ...]
+    modes: tuple[Mode, ...]
     partial: bool = False
 
 
@@ -41,8 +47,8 @@ class Vocabulary(msgspec.Struct, frozen=True, tag=True):
     """A masked language model's logits [B, T, V] to one number >= 0 for each word of the
     vocabulary, [B, V]: `function` of each, and the greatest or the sum over the tokens."""
 
-    mode: Literal["max", "sum"]
-    function: Literal["relu", "log1p_relu", "log1p_log1p_relu"]
+    mode: Reduction
+    function: Function
 
 
 class Contrast(msgspec.Struct, frozen=True, tag=True):

@@ -123,7 +123,7 @@ def _opening(size: int, few: int, many: int) -> bytes:
     if size < _FEW:
         return bytes((few | size,))
     width = 2 if size < 1 << 16 else 4
-    return bytes((many + (width == 4),)) + size.to_bytes(width, "big")  # noqa: PLR2004
+    return bytes((many + (width == 4),)) + size.to_bytes(width, "big")  # noqa: PLR2004 - the wide one follows
 
 
 _FEW = 16

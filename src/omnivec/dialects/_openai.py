@@ -127,7 +127,7 @@ def encode_task(
 ) -> Encode:
     """An item for each of the contents, which are made when the wishes are known to be good.
     `zero`: whether 0 dimensions are all of them. Raises BadRequest, Unsupported."""
-    call.memo["packed"] = _packed(request.encoding_format)
+    call.memo["packed"] = _wire.is_packed(request.encoding_format)
     model = _wire.model_name(request.model)
     if _is_plain(request):
         return Encode(tuple([Item(parts) for parts in contents()]), model)
@@ -187,13 +187,6 @@ def _role(request: Request) -> str | None:
         return name
     word = _wire.given(_wish(request, "input_type", "task", "prompt_type"))
     return _ROLES.get(word.lower(), word) if word else None
-
-
-def _packed(encoding_format: str | None) -> bool:
-    word = (encoding_format or "float").lower()
-    if word not in {"float", "base64"}:
-        raise BadRequest('`encoding_format` must be "float" or "base64".', param="encoding_format")
-    return word == "base64"
 
 
 # ── what is answered ─────────────────────────────────────────────────────────────────────

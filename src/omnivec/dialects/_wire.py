@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from omnivec.core import errors
 from omnivec.core.errors import BadRequest, Fault, ModelFailed, Unsupported, WrongType
-from omnivec.core.nouns import Call, Floats, Overflow, Relevance, Reply, Result
+from omnivec.core.nouns import Call, Floats, Item, Overflow, Relevance, Reply, Result, Text
 from omnivec.dialects import _json
 
 T = TypeVar("T")
@@ -135,6 +135,19 @@ def window(tokens: int | None, field: str) -> int | None:
     if tokens < 1:
         raise BadRequest(f"`{field}` must be -1 or an integer of at least 1.", param=field)
     return tokens
+
+
+def is_packed(encoding_format: str | None) -> bool:
+    """Whether vectors are asked for as base64. Raises BadRequest for a word of nobody's."""
+    word = (encoding_format or "float").lower()
+    if word not in {"float", "base64"}:
+        raise BadRequest('`encoding_format` must be "float" or "base64".', param="encoding_format")
+    return word == "base64"
+
+
+def text_of(item: Item) -> str:
+    """Its texts, a line each."""
+    return "\n".join(part.text for part in item.parts if isinstance(part, Text))
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────

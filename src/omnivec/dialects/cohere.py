@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict, cast
 from uuid import uuid4
@@ -159,7 +158,7 @@ def _embed(version: str, call: Call, task: Task, result: Result) -> Reply:
     reply = CohereEmbeddings(
         id=uuid4().hex,
         embeddings={name: _typed(rows, name) for name in types} if types else rows,
-        texts=[_text(item) for item in task.items],
+        texts=[_wire.text_of(item) for item in task.items],
         meta=CohereMeta(
             api_version=ApiVersion(version=version),
             billed_units=InputTokens(input_tokens=result.usage.tokens),
@@ -181,14 +180,10 @@ def _typed(rows: list[Array], name: str) -> list[Any]:
     if name == "float":
         return rows
     if name == "base64":
-        return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]
+        return [_wire.pack(row) for row in rows]
     packed = quantise(np.stack(rows), cast("Dtype", name))
     # of its two packings of signs, this one's bytes are signed
     return list((packed.astype(np.int16) - 128).astype(np.int8) if name == "binary" else packed)
-
-
-def _text(item: Item) -> str:
-    return "\n".join(part.text for part in item.parts if isinstance(part, Text))
 
 
 # ── the dialect ──────────────────────────────────────────────────────────────────────────

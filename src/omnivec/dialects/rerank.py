@@ -277,7 +277,7 @@ def encode_rerank(version: str | None, call: Call, task: Task, result: Result) -
     ]
     if echo:
         for entry in results:
-            text = _text(task.items[entry["index"]])
+            text = _wire.text_of(task.items[entry["index"]])
             entry["document"] = TextDocument(text=text) if version else text
     reply = RerankReply(
         id=f"rerank-{uuid4().hex}",
@@ -289,10 +289,6 @@ def encode_rerank(version: str | None, call: Call, task: Task, result: Result) -
         meta=_meta(version or "1", len(task.items), result),
     )
     return _wire.write_lists(reply, "results", "data")
-
-
-def _text(item: Item) -> str:
-    return "\n".join(part.text for part in item.parts if isinstance(part, Text))
 
 
 def _meta(version: str, documents: int, result: Result) -> RerankMeta:

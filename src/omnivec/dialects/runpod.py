@@ -109,7 +109,7 @@ def decode_embeddings(call: Call) -> Task:
     if not request.input:
         raise _nothing()
     _wire.check_count(len(texts), call.limits.items, "input")
-    call.memo["packed"] = _is_packed(request.encoding_format)
+    call.memo["packed"] = _wire.is_packed(request.encoding_format)
     instruction, kind = _wishes(request, request.extra_body)
     return Encode(
         items=tuple(Item((Text(text),), instruction) for text in texts),
@@ -160,13 +160,6 @@ def _dims(dims: int | None) -> int | None:
             param="dimensions",
         )
     return dims or None
-
-
-def _is_packed(encoding_format: str | None) -> bool:
-    word = (encoding_format or "float").lower()
-    if word not in {"float", "base64"}:
-        raise BadRequest('`encoding_format` must be "float" or "base64".', param="encoding_format")
-    return word == "base64"
 
 
 def encode_embeddings(call: Call, task: Task, result: Result) -> Reply:

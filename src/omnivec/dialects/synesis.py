@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
@@ -203,16 +203,12 @@ def decode_embeddings(call: Call) -> Task:
 
 
 def encode_embeddings(_call: Call, _task: Task, result: Result) -> Reply:
-    vectors = _vectors(result)
+    vectors = dense(result.outputs)
     usage = SynesisUsage(input_count=len(vectors), dimension=len(vectors[0]), **_spent(result))
     embeddings = [
         IndexedEmbedding(index=i, embedding=_wire.row(vector)) for i, vector in enumerate(vectors)
     ]
     return _wire.write_lists(SynesisEmbeddings(embeddings=embeddings, usage=usage), "embeddings")
-
-
-def _vectors(result: Result) -> list[Any]:
-    return dense(result.outputs)
 
 
 def _spent(result: Result) -> Spent:
@@ -287,7 +283,7 @@ def decode_similarity(call: Call) -> Task:
 
 
 def encode_similarity(_call: Call, _task: Task, result: Result) -> Reply:
-    a, b = _vectors(result)
+    a, b = dense(result.outputs)
     cosine = float(np.dot(a.astype(np.float64), b.astype(np.float64)))
     if not np.isfinite(cosine):
         raise ModelFailed("The model gave a vector that is not finite.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from omnivec.core.nouns import (
     Vectors,
 )
 from omnivec.core.seams import Session
-from omnivec.core.steps import Dense, Head, LayerNorm, Normalize, Pool, Step
+from omnivec.core.steps import Dense, Head, LayerNorm, Mode, Normalize, Pool, Step
 from omnivec.families._adapters import Adapters
 from omnivec.families._files import (
     Module,
@@ -38,8 +38,6 @@ from omnivec.families._files import (
     window,
 )
 from omnivec.families._text import Ids, Prompts, Tokeniser, limit, pack, read, refuse
-
-Mode = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
 
 GRAPH = "main"
 

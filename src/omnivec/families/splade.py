@@ -8,7 +8,7 @@ learned or counted (OpenSearch's doc-only models, sentence-transformers' SparseS
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from omnivec.core.nouns import (
     Vectors,
 )
 from omnivec.core.seams import Session
-from omnivec.core.steps import Head, Vocabulary
+from omnivec.core.steps import Function, Head, Reduction, Vocabulary
 from omnivec.families._files import (
     Module,
     architecture,
@@ -35,9 +35,6 @@ from omnivec.families._files import (
 from omnivec.families._frames import Frame
 from omnivec.families._rows import BARE, Row, Rows, Way
 from omnivec.families._text import SOURCE, Prompts, Tokeniser, is_query, pack
-
-Mode: TypeAlias = Literal["max", "sum"]
-Function: TypeAlias = Literal["relu", "log1p_relu", "log1p_log1p_relu"]
 
 GRAPH = "main"
 STATIC = "static"
@@ -235,12 +232,12 @@ def _step(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Vocabulary:
     function = _FUNCTIONS.get(str(config.get("activation_function", "relu")), "")
     told, _, named = str(checkpoint.overrides.get("pooling") or mode).partition("+")
     function = named or function
-    if told not in get_args(Mode) or function not in get_args(Function):
+    if told not in get_args(Reduction) or function not in get_args(Function):
         raise CheckpointError(
-            f"{checkpoint.name}: a sparse encoder's pooling is {' or '.join(get_args(Mode))} of "
-            f"{', '.join(get_args(Function))}"
+            f"{checkpoint.name}: a sparse encoder's pooling is "
+            f"{' or '.join(get_args(Reduction))} of {', '.join(get_args(Function))}"
         )
-    return Vocabulary(cast("Mode", told), cast("Function", function))
+    return Vocabulary(cast("Reduction", told), cast("Function", function))
 
 
 def read_weights(checkpoint: Checkpoint, folder: str, tokeniser: Tokeniser) -> Floats:
