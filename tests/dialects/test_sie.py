@@ -383,7 +383,7 @@ def test_an_unknown_profile_of_the_name_is_told_as_the_models() -> None:
         ({"items": [{"text": "a"}] * 2049}, "items"),
         ({"params": {"output_types": ["sparse"]}}, "params.output_types"),
         ({"params": {"output_dtype": "secret"}}, "params.output_dtype"),
-        ({"params": {"options": {"profile": "secret"}}}, "profile"),
+        ({"params": {"options": {"profile": "secret"}}}, "params.options.profile"),
         ({"params": {"options": {"normalize": "secret"}}}, "params.options.normalize"),
         ({"params": {"options": {"dimensions": 0}}}, "params.options.dimensions"),
         ({"params": {"options": {"dimensions": 9999}}}, "params.options.dimensions"),
@@ -579,3 +579,29 @@ def test_a_packed_body_of_many_long_items_is_read() -> None:
     assert (
         len(unpack(ask("POST", ENCODE, _msgpack.write({"items": items}), PACKED))["items"]) == 2000
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"pooling": None, "unknown": 1}, {"normalize": True}])
+def test_what_is_heeded_or_unknown_is_not_told_as_ignored(options: dict[str, Any]) -> None:
+    reply = ask("POST", ENCODE, {**BODY, "params": {"options": options}})
+    assert "x-omnivec-ignored" not in reply.headers
+
+
+def test_what_sie_would_follow_and_nothing_here_does_is_told() -> None:
+    options = {"pooling": "cls", "query_template": "query: {text}", "muvera": {}}
+    told = "pooling, query_template, muvera"
+    scored = {"query": {"text": "a"}, **BODY, "options": options}
+    for path, body in ((ENCODE, {**BODY, "params": {"options": options}}), (SCORE, scored)):
+        for headers in (JSON, {**JSON, "accept": "*/*"}):
+            assert ask("POST", path, body, headers).headers["x-omnivec-ignored"] == told
+    schema = {"labels": ["a"], "output_schema": {"type": "object"}}
+    reply = ask("POST", EXTRACT, {**BODY, "params": schema})
+    assert reply.headers["x-omnivec-ignored"] == "output_schema"
+
+
+@pytest.mark.parametrize("name", ["lora_id", "lora"])
+def test_an_adapter_for_an_extraction_is_refused_and_not_left_out(name: str) -> None:
+    params = {"labels": ["a"], "options": {name: "secret"}}
+    reply = ask("POST", EXTRACT, {**BODY, "params": params})
+    assert (reply.status, read(reply)["detail"]["param"]) == (400, "params.options.lora_id")
+    assert b"secret" not in reply.body

@@ -79,6 +79,12 @@ def test_kinds_of_a_profile_win_over_those_of_a_request_that_lets_them() -> None
     assert settle(encode(profile="sparse", yields=True), CARD).kinds == ("sparse",)
     assert settle(encode(profile="sparse", kinds=()), CARD).kinds == ("sparse",)
     assert settle(encode(profile="sparse", kinds=("sparse",)), CARD).kinds == ("sparse",)
+    both = Card(
+        name="m", kinds=("dense", "sparse"), profiles={"default": Wishes(kinds=("dense", "sparse"))}
+    )
+    assert settle(encode(), both).kinds == ("dense",)
+    assert settle(encode(kinds=("sparse",)), both).kinds == ("sparse",)
+    assert settle(encode(kinds=("sparse",), yields=True), both).kinds == ("dense", "sparse")
     with pytest.raises(Unsupported, match="makes sparse vectors; here dense") as caught:
         settle(encode(profile="sparse"), CARD)
     assert caught.value.param == "profile"

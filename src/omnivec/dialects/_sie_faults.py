@@ -34,6 +34,7 @@ _FIELDS = {
     "dims": "params.options.dimensions",
     "kinds": "params.output_types",
     "labels": "params.labels",
+    "profile": "params.options.profile",
     "template": "params.options.hypothesis_template",
     "weights": "options.score_mode",
 }

@@ -70,8 +70,10 @@ def _instructed(items: Sequence[Item], instruction: str) -> tuple[Item, ...]:
 
 def _kinds(task: Encode, wishes: Wishes, card: Card) -> tuple[Kind, ...]:
     if wishes.kinds is not None:
-        if task.yields or not task.kinds or set(wishes.kinds) == set(task.kinds):
+        if task.yields or not task.kinds:
             return wishes.kinds
+        if set(task.kinds) <= set(wishes.kinds):
+            return task.kinds
         raise Unsupported(
             f"This profile makes {', '.join(wishes.kinds)} vectors; here {', '.join(task.kinds)} "
             "ones are answered.",
