@@ -19,6 +19,7 @@ from omnivec.core.nouns import (
     Extract,
     Image,
     Item,
+    Relevance,
     Result,
     Score,
     Sparse,
@@ -195,6 +196,22 @@ def test_a_score_mode_becomes_weights(options: dict[str, Any], weights: Any) -> 
     assert task.weights == weights
     assert task.raw == bool(weights)  # the score that the mode's formula gives
     assert not score_task({**options, "raw_scores": False}).raw
+
+
+@pytest.mark.parametrize("scoring", ["cosine", "dot", "maxsim", "cross-encoder"])
+@pytest.mark.parametrize("told", [None, True, False])
+def test_what_is_compared_is_told_without_an_end(scoring: str, told: bool | None) -> None:
+    """As SIE's models do: the cosine, the product, the sum over the query's tokens."""
+    options = {} if told is None else {"raw_scores": told}
+    body = {"query": {"text": "a"}, "items": [{"text": word} for word in "bcd"], "options": options}
+    call = Call("POST", SCORE, msgspec.json.encode(body), {"id": CARD.name}, headers=JSON)
+    task = sie.decode_score(call)
+    found = (Relevance(0.0, -0.5), Relevance(0.96, 24.0), Relevance(0.0, -0.25))
+    card = msgspec.structs.replace(CARD, scoring=scoring)
+    scores = read(sie.encode_score(call, task, Result(card, found)))["scores"]
+    assert [one["item_id"] for one in scores] == ["item-1", "item-2", "item-0"]
+    raw = told or (told is None and scoring != "cross-encoder")
+    assert [one["score"] for one in scores] == ([24.0, -0.25, -0.5] if raw else [0.96, 0.0, 0.0])
 
 
 @pytest.mark.parametrize(

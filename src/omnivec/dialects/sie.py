@@ -158,7 +158,7 @@ def decode_score(call: Call) -> Task:
     request = _read(call, SieScoreRequest)
     options = Options(request.options, "options")
     weights = options.weights()
-    raw = options.take("raw_scores", bool, "true or false")
+    call.memo[_RAW] = raw = options.take("raw_scores", bool, "true or false")
     call.memo[_IGNORED] = options.unheeded()
     return Score(
         query=_item(request.query, "query", _wire.given(request.instruction)),
@@ -215,7 +215,7 @@ def _write(call: Call, value: Mapping[str, Any], *long: str) -> Reply:
     return Reply(reply.body, reply.status, {**reply.headers, **headers})
 
 
-_IGNORED = "ignored"
+_IGNORED, _RAW = "ignored", "raw"
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?")
 _MSGPACK = MappingProxyType({"content-type": _msgpack.TYPE})
 
@@ -279,11 +279,15 @@ def _encoded(vectors: Vectors, result: Result, *, packed: bool) -> SieEncoded:
 
 def encode_score(call: Call, task: Task, result: Result) -> Reply:
     assert isinstance(task, Score)  # noqa: S101 - `decode_score` makes nothing else
-    # a mode's score is the weighted sum there, and the engine's is the mean
+    # vectors are compared there without an end at 0 or 1; and a mode's score is the weighted sum,
+    # where the engine's is the mean
+    compared = call.memo.get(_RAW) is None and result.card.scoring != "cross-encoder"
     whole = math.fsum(weight for _, weight in task.weights) if task.weights and task.raw else 1.0
     scores = [
         SieScored(item_id=_named(task.items[index], index), score=score * whole, rank=rank)
-        for rank, (index, score) in enumerate(_wire.ranked(result, raw=task.raw, top=None))
+        for rank, (index, score) in enumerate(
+            _wire.ranked(result, raw=task.raw or compared, top=None)
+        )
     ]
     reply = SieScoreReply(
         model=task.model or result.card.name,
