@@ -66,6 +66,7 @@ def test_the_task() -> None:
         kinds=(),
         profile="default",
         yields=True,
+        prefixes=True,
     )
 
 

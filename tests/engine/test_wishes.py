@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from omnivec.core.errors import BadRequest, Unsupported
-from omnivec.core.nouns import Card, Encode, Extract, Item, Score, Text, Wishes
+from omnivec.core.nouns import (
+    Blob,
+    Card,
+    Encode,
+    Extract,
+    Image,
+    Item,
+    Score,
+    Text,
+    Wishes,
+)
 from omnivec.engine.wishes import settle
 
 CARD = Card(
@@ -124,3 +134,41 @@ def test_an_unknown_profile_is_told_the_known_ones(task: Encode | Score, param: 
         settle(task, CARD)
     assert caught.value.param == param
     assert "secret" not in caught.value.message
+
+
+PLAIN = Card(name="m", kinds=("dense",), prompts={"query": ""})
+PICTURE = Item((Image(Blob(b"")), Text("a"), Text("b")), "See")
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (Item((Text("a"),), "Find"), Item((Text("Find a"),))),
+        (Item((Text("a"),)), Item((Text("a"),))),
+        (PICTURE, Item((Image(Blob(b"")), Text("See a"), Text("b")))),
+        (Item((Image(Blob(b"")),), "See"), Item((Image(Blob(b"")),), "See")),
+    ],
+)
+def test_an_instruction_stands_before_the_text_where_there_are_no_prompts(
+    item: Item, expected: Item
+) -> None:
+    assert settle(Encode((item,), prefixes=True), PLAIN).items == (expected,)
+    assert settle(Encode((item,)), PLAIN).items == (item,)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        Card(name="m", kinds=("dense",), prompts={"query": "query: "}),
+        Card(name="m", kinds=("dense",), instructions=True),
+    ],
+)
+def test_a_model_with_prompts_has_its_own_way_with_an_instruction(card: Card) -> None:
+    task = Encode((Item((Text("a"),), "Find"),), prefixes=True)
+    assert settle(task, card) is task
+
+
+def test_a_profiles_instruction_stands_there_too() -> None:
+    card = Card(name="m", kinds=("dense",), profiles={"law": Wishes(instruction="Find law")})
+    task = settle(Encode(ITEMS, profile="law", prefixes=True), card)
+    assert [item.parts for item in task.items] == [(Text("Find law a"),), (Text("Own b"),)]

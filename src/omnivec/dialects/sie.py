@@ -124,6 +124,7 @@ def decode_encode(call: Call) -> Task:
         adapter=options.adapter(),
         profile=_profile(options),
         yields=True,
+        prefixes=True,
     )
 
 

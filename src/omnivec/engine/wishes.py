@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from omnivec.core.errors import BadRequest, Unsupported
-from omnivec.core.nouns import Card, Describe, Encode, Extract, Item, Kind, Score, Wishes
+from omnivec.core.nouns import Card, Describe, Encode, Extract, Item, Kind, Score, Text, Wishes
 from omnivec.engine.catalog import profile_of
 
 DEFAULT = "default"
@@ -25,12 +25,15 @@ def settle(task: T, card: Card) -> T:
     """The task with its profile's wishes in it. Raises BadRequest for a profile that the model
     does not have, and Unsupported for one whose vectors the request cannot take."""
     wishes = chosen(task, card)
+    said = {} if wishes is _NONE else _open(task, wishes)
     if isinstance(task, Encode):
-        kinds = _kinds(task, wishes, card)
-        if wishes is _NONE and kinds == task.kinds:  # nearly every request
-            return task
-        return msgspec.structs.replace(task, kinds=kinds, **_open(task, wishes))
-    return task if wishes is _NONE else msgspec.structs.replace(task, **_open(task, wishes))
+        if (kinds := _kinds(task, wishes, card)) != task.kinds:
+            said["kinds"] = kinds
+        bare = not card.instructions and not any(card.prompts.values())
+        items = said.get("items", task.items)
+        if task.prefixes and bare and any(item.instruction is not None for item in items):
+            said["items"] = tuple(map(_begun, items))
+    return msgspec.structs.replace(task, **said) if said else task
 
 
 def chosen(task: Encode | Score | Extract | Describe, card: Card) -> Wishes:
@@ -66,6 +69,16 @@ def _instructed(items: Sequence[Item], instruction: str) -> tuple[Item, ...]:
         msgspec.structs.replace(item, instruction=instruction) if item.instruction is None else item
         for item in items
     )
+
+
+def _begun(item: Item) -> Item:
+    """With its instruction as the beginning of its first text."""
+    for place, part in enumerate(item.parts):
+        if isinstance(part, Text) and item.instruction is not None:
+            text = Text(f"{item.instruction} {part.text}")
+            parts = (*item.parts[:place], text, *item.parts[place + 1 :])
+            return msgspec.structs.replace(item, parts=parts, instruction=None)
+    return item
 
 
 def _kinds(task: Encode, wishes: Wishes, card: Card) -> tuple[Kind, ...]:
