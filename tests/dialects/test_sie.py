@@ -432,6 +432,7 @@ def test_a_wrong_field(fields: dict[str, Any], param: str, headers: dict[str, st
         (errors.Overloaded("x", retry_after=3), 503, "QUEUE_FULL", "3"),
         (errors.Loading("x", retry_after=5), 503, "MODEL_LOADING", "5"),
         (errors.LoadFailed("x", cause="GATED"), 502, "MODEL_LOAD_FAILED", None),
+        (errors.LoadFailed("x", cause="OOM", retry_after=60), 502, "MODEL_LOAD_FAILED", None),
         (errors.LoadFailed("x", cause="DEPENDENCY"), 409, "DEPENDENCY_CONFLICT", None),
         (errors.LoadingAdapter("x", retry_after=1), 503, "LORA_LOADING", "1"),
         (errors.ModelFailed("x"), 500, "INFERENCE_ERROR", None),

@@ -50,6 +50,7 @@ def refuse(fault: Fault) -> Reply:
     if code == "QUEUE_FULL":
         headers.setdefault("retry-after", "1")
     if isinstance(fault, errors.LoadFailed):
+        headers.pop("retry-after", None)  # `permanent` says whether waiting helps
         detail |= {
             "error_class": fault.cause,
             "permanent": fault.retry_after is None,
