@@ -161,10 +161,13 @@ def test_an_instruction_stands_before_the_text_where_there_are_no_prompts(
     [
         Card(name="m", kinds=("dense",), prompts={"query": "query: "}),
         Card(name="m", kinds=("dense",), instructions=True),
+        Card(name="omnivec/bm25", kinds=("sparse",), architecture="omnivec-bm25"),
     ],
 )
-def test_a_model_with_prompts_has_its_own_way_with_an_instruction(card: Card) -> None:
-    task = Encode((Item((Text("a"),), "Find"),), prefixes=True)
+def test_a_model_with_prompts_or_for_single_words_has_its_own_way_with_an_instruction(
+    card: Card,
+) -> None:
+    task = Encode((Item((Text("a"),), "Find"),), kinds=card.kinds, prefixes=True)
     assert settle(task, card) is task
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from omnivec.core.errors import BadRequest, Unsupported
 from omnivec.core.nouns import Card, Describe, Encode, Extract, Item, Kind, Score, Text, Wishes
+from omnivec.engine.adapters import WEIGHTLESS
 from omnivec.engine.catalog import profile_of
 
 DEFAULT = "default"
@@ -29,9 +30,9 @@ def settle(task: T, card: Card) -> T:
     if isinstance(task, Encode):
         if (kinds := _kinds(task, wishes, card)) != task.kinds:
             said["kinds"] = kinds
-        bare = not card.instructions and not any(card.prompts.values())
         items = said.get("items", task.items)
-        if task.prefixes and bare and any(item.instruction is not None for item in items):
+        told = task.prefixes and any(item.instruction is not None for item in items)
+        if told and _is_bare(card):
             said["items"] = tuple(map(_begun, items))
     return msgspec.structs.replace(task, **said) if said else task
 
@@ -69,6 +70,13 @@ def _instructed(items: Sequence[Item], instruction: str) -> tuple[Item, ...]:
         msgspec.structs.replace(item, instruction=instruction) if item.instruction is None else item
         for item in items
     )
+
+
+def _is_bare(card: Card) -> bool:
+    """Whether it has no way of its own with an instruction, and reads sentences: what counts
+    words would count those of the instruction, too."""
+    prompted = card.instructions or any(card.prompts.values())
+    return not prompted and not card.architecture.startswith(WEIGHTLESS)
 
 
 def _begun(item: Item) -> Item:
