@@ -170,7 +170,8 @@ def work(task: Task) -> Result:
     usage = Usage(tokens=tokens, items=len(task.items), truncated=cut)
     timing = Timing(total=0.0125)
     if not isinstance(task, Encode):
-        return Result(CARD, outputs, usage=usage, timing=timing)
+        ranker = msgspec.structs.replace(CARD, scoring="cross-encoder")
+        return Result(ranker, outputs, usage=usage, timing=timing)
     dims, dtype = task.dims or WIDTH, task.dtype or "float32"
     return Result(CARD, outputs, usage=usage, timing=timing, dims=dims, dtype=dtype)
 

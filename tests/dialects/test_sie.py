@@ -19,6 +19,7 @@ from omnivec.core.nouns import (
     Extract,
     Image,
     Item,
+    Relevance,
     Result,
     Score,
     Sparse,
@@ -65,6 +66,7 @@ def test_the_task() -> None:
         kinds=(),
         profile="default",
         yields=True,
+        prefixes=True,
     )
 
 
@@ -195,6 +197,22 @@ def test_a_score_mode_becomes_weights(options: dict[str, Any], weights: Any) -> 
     assert task.weights == weights
     assert task.raw == bool(weights)  # the score that the mode's formula gives
     assert not score_task({**options, "raw_scores": False}).raw
+
+
+@pytest.mark.parametrize("scoring", ["cosine", "dot", "maxsim", "cross-encoder"])
+@pytest.mark.parametrize("told", [None, True, False])
+def test_what_is_compared_is_told_without_an_end(scoring: str, told: bool | None) -> None:
+    """As SIE's models do: the cosine, the product, the sum over the query's tokens."""
+    options = {} if told is None else {"raw_scores": told}
+    body = {"query": {"text": "a"}, "items": [{"text": word} for word in "bcd"], "options": options}
+    call = Call("POST", SCORE, msgspec.json.encode(body), {"id": CARD.name}, headers=JSON)
+    task = sie.decode_score(call)
+    found = (Relevance(0.0, -0.5), Relevance(0.96, 24.0), Relevance(0.0, -0.25))
+    card = msgspec.structs.replace(CARD, scoring=scoring)
+    scores = read(sie.encode_score(call, task, Result(card, found)))["scores"]
+    assert [one["item_id"] for one in scores] == ["item-1", "item-2", "item-0"]
+    raw = told or (told is None and scoring != "cross-encoder")
+    assert [one["score"] for one in scores] == ([24.0, -0.25, -0.5] if raw else [0.96, 0.0, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -383,7 +401,7 @@ def test_an_unknown_profile_of_the_name_is_told_as_the_models() -> None:
         ({"items": [{"text": "a"}] * 2049}, "items"),
         ({"params": {"output_types": ["sparse"]}}, "params.output_types"),
         ({"params": {"output_dtype": "secret"}}, "params.output_dtype"),
-        ({"params": {"options": {"profile": "secret"}}}, "profile"),
+        ({"params": {"options": {"profile": "secret"}}}, "params.options.profile"),
         ({"params": {"options": {"normalize": "secret"}}}, "params.options.normalize"),
         ({"params": {"options": {"dimensions": 0}}}, "params.options.dimensions"),
         ({"params": {"options": {"dimensions": 9999}}}, "params.options.dimensions"),
@@ -414,6 +432,7 @@ def test_a_wrong_field(fields: dict[str, Any], param: str, headers: dict[str, st
         (errors.Overloaded("x", retry_after=3), 503, "QUEUE_FULL", "3"),
         (errors.Loading("x", retry_after=5), 503, "MODEL_LOADING", "5"),
         (errors.LoadFailed("x", cause="GATED"), 502, "MODEL_LOAD_FAILED", None),
+        (errors.LoadFailed("x", cause="OOM", retry_after=60), 502, "MODEL_LOAD_FAILED", None),
         (errors.LoadFailed("x", cause="DEPENDENCY"), 409, "DEPENDENCY_CONFLICT", None),
         (errors.LoadingAdapter("x", retry_after=1), 503, "LORA_LOADING", "1"),
         (errors.ModelFailed("x"), 500, "INFERENCE_ERROR", None),
@@ -579,3 +598,29 @@ def test_a_packed_body_of_many_long_items_is_read() -> None:
     assert (
         len(unpack(ask("POST", ENCODE, _msgpack.write({"items": items}), PACKED))["items"]) == 2000
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"pooling": None, "unknown": 1}, {"normalize": True}])
+def test_what_is_heeded_or_unknown_is_not_told_as_ignored(options: dict[str, Any]) -> None:
+    reply = ask("POST", ENCODE, {**BODY, "params": {"options": options}})
+    assert "x-omnivec-ignored" not in reply.headers
+
+
+def test_what_sie_would_follow_and_nothing_here_does_is_told() -> None:
+    options = {"pooling": "cls", "query_template": "query: {text}", "muvera": {}}
+    told = "pooling, query_template, muvera"
+    scored = {"query": {"text": "a"}, **BODY, "options": options}
+    for path, body in ((ENCODE, {**BODY, "params": {"options": options}}), (SCORE, scored)):
+        for headers in (JSON, {**JSON, "accept": "*/*"}):
+            assert ask("POST", path, body, headers).headers["x-omnivec-ignored"] == told
+    schema = {"labels": ["a"], "output_schema": {"type": "object"}}
+    reply = ask("POST", EXTRACT, {**BODY, "params": schema})
+    assert reply.headers["x-omnivec-ignored"] == "output_schema"
+
+
+@pytest.mark.parametrize("name", ["lora_id", "lora"])
+def test_an_adapter_for_an_extraction_is_refused_and_not_left_out(name: str) -> None:
+    params = {"labels": ["a"], "options": {name: "secret"}}
+    reply = ask("POST", EXTRACT, {**BODY, "params": params})
+    assert (reply.status, read(reply)["detail"]["param"]) == (400, "params.options.lora_id")
+    assert b"secret" not in reply.body

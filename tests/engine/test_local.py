@@ -289,6 +289,13 @@ def test_an_instruction_that_a_model_cannot_follow_is_reported() -> None:
     assert np.array_equal(matrix(plain), matrix(told))
 
 
+def test_wishes_for_dense_vectors_are_reported_where_there_are_none() -> None:
+    task = Encode(items("a"), "bm25", kinds=("sparse",), dims=8, normalize=False)
+    assert run(task, "omnivec/bm25").ignored == ("dimensions", "normalize")
+    assert run(Encode(items("a"), kinds=("sparse",), normalize=True), "omnivec/bm25").ignored == ()
+    assert run(Encode(items("a"), dims=4, normalize=False), "fake:dims=8").ignored == ()
+
+
 def test_the_embedded_engine_gives_arrays() -> None:
     with Engine("fake:dims=8", "fake-reranker") as engine:
         assert engine.embed(["a", "b"]).shape == (2, 8)

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from omnivec.core.errors import BadRequest, Unsupported
-from omnivec.core.nouns import Card, Encode, Extract, Item, Score, Text, Wishes
+from omnivec.core.nouns import (
+    Blob,
+    Card,
+    Encode,
+    Extract,
+    Image,
+    Item,
+    Score,
+    Text,
+    Wishes,
+)
 from omnivec.engine.wishes import settle
 
 CARD = Card(
@@ -79,6 +89,12 @@ def test_kinds_of_a_profile_win_over_those_of_a_request_that_lets_them() -> None
     assert settle(encode(profile="sparse", yields=True), CARD).kinds == ("sparse",)
     assert settle(encode(profile="sparse", kinds=()), CARD).kinds == ("sparse",)
     assert settle(encode(profile="sparse", kinds=("sparse",)), CARD).kinds == ("sparse",)
+    both = Card(
+        name="m", kinds=("dense", "sparse"), profiles={"default": Wishes(kinds=("dense", "sparse"))}
+    )
+    assert settle(encode(), both).kinds == ("dense",)
+    assert settle(encode(kinds=("sparse",)), both).kinds == ("sparse",)
+    assert settle(encode(kinds=("sparse",), yields=True), both).kinds == ("dense", "sparse")
     with pytest.raises(Unsupported, match="makes sparse vectors; here dense") as caught:
         settle(encode(profile="sparse"), CARD)
     assert caught.value.param == "profile"
@@ -118,3 +134,44 @@ def test_an_unknown_profile_is_told_the_known_ones(task: Encode | Score, param: 
         settle(task, CARD)
     assert caught.value.param == param
     assert "secret" not in caught.value.message
+
+
+PLAIN = Card(name="m", kinds=("dense",), prompts={"query": ""})
+PICTURE = Item((Image(Blob(b"")), Text("a"), Text("b")), "See")
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (Item((Text("a"),), "Find"), Item((Text("Find a"),))),
+        (Item((Text("a"),)), Item((Text("a"),))),
+        (PICTURE, Item((Image(Blob(b"")), Text("See a"), Text("b")))),
+        (Item((Image(Blob(b"")),), "See"), Item((Image(Blob(b"")),), "See")),
+    ],
+)
+def test_an_instruction_stands_before_the_text_where_there_are_no_prompts(
+    item: Item, expected: Item
+) -> None:
+    assert settle(Encode((item,), prefixes=True), PLAIN).items == (expected,)
+    assert settle(Encode((item,)), PLAIN).items == (item,)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        Card(name="m", kinds=("dense",), prompts={"query": "query: "}),
+        Card(name="m", kinds=("dense",), instructions=True),
+        Card(name="omnivec/bm25", kinds=("sparse",), architecture="omnivec-bm25"),
+    ],
+)
+def test_a_model_with_prompts_or_for_single_words_has_its_own_way_with_an_instruction(
+    card: Card,
+) -> None:
+    task = Encode((Item((Text("a"),), "Find"),), kinds=card.kinds, prefixes=True)
+    assert settle(task, card) is task
+
+
+def test_a_profiles_instruction_stands_there_too() -> None:
+    card = Card(name="m", kinds=("dense",), profiles={"law": Wishes(instruction="Find law")})
+    task = settle(Encode(ITEMS, profile="law", prefixes=True), card)
+    assert [item.parts for item in task.items] == [(Text("Find law a"),), (Text("Own b"),)]

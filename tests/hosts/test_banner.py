@@ -59,6 +59,11 @@ def test_the_opening_line_says_what_is_listened_on(host: str, words: str) -> Non
     [
         (LOADED, "/v1/embeddings", {"model": "a/model", "input": "Hello, world"}),
         (Card("a/model", tasks=("score",)), "/v1/rerank", {"model": "a/model"}),
+        (
+            Card("omnivec/bm25", tasks=("encode", "score"), kinds=("sparse",)),
+            "/v1/encode/omnivec/bm25",
+            {"items": [{"text": "Hello, world"}]},
+        ),
         (Card("a/model", tasks=("extract",)), "/v1/extract/a/model", {}),
         (
             Card("a/model", tasks=("extract",), zero_shot=True),
@@ -72,7 +77,7 @@ def test_the_curl_is_one_that_the_model_answers(card: Card, path: str, body: obj
     assert f"http://127.0.0.1:8400{path} " in told
     sent = json.loads(told.partition("-d '")[2].removesuffix("'"))
     assert sent.items() >= dict(body).items()
-    assert ("Accept: application/json" in told) == path.startswith("/v1/extract")
+    assert ("Accept: application/json" in told) == path.startswith(("/v1/encode", "/v1/extract"))
     assert ("labels" in told) == card.zero_shot
 
 

@@ -123,6 +123,19 @@ def test_score(server: live.Server) -> None:
     assert 0 < second <= first < 1
 
 
+def test_the_instruction_stands_before_the_text(server: live.Server) -> None:
+    said = "Represent this query for retrieval:"
+    assert said in TYPES
+    asked = wire.request(
+        server.url,
+        f"/v1/encode/{M3}",
+        {"items": [{"text": f"{said} Search query"}], "params": {"output_types": ["dense"]}},
+        headers={"accept": "application/json"},
+    )
+    told = json.loads(curl(TYPES, server))["items"][0]["dense"]
+    assert told == asked.json["items"][0]["dense"]
+
+
 def test_extract_is_refused_while_no_model_here_finds_entities(server: live.Server) -> None:
     reply = json.loads(curl(EXTRACT, server))
     assert reply["detail"]["code"] == "MODEL_NOT_FOUND"

@@ -68,6 +68,13 @@ def test_what_was_ignored_or_cut_is_told():
     assert headers["x-omnivec-truncated"] == "1/2"
 
 
+def test_what_a_dialect_cannot_tell_the_engine_stands_before_what_that_ignored():
+    at = door(*discover("dialects").values(), dialect="sie")
+    body = {"items": [{"text": "ignored"}], "params": {"options": {"pooling": "cls"}}}
+    headers = ask(at, body, f"/v1/encode/{CARD.name}").headers
+    assert headers["x-omnivec-ignored"] == "pooling, instruction"
+
+
 def test_a_dialects_prefixes_are_one_path_to_it():
     at = door(Wire("openai", embeddings(), models("/v1/models/{id:path}"), prefixes=("", "/api")))
     assert json.loads(ask(at, path="/api/v1/embeddings/").body)["path"] == "/v1/embeddings/"

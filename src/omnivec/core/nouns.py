@@ -163,7 +163,8 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     ones, or else what the model makes. `profile` names one of the model's (`Card.profiles`),
     which says what the request leaves open; where `yields` is set, its `kinds` win over the
     request's. `adapter` is one of the model's, by its name. `each_frame`: a Video part gives
-    one output for each frame.
+    one output for each frame. `prefixes`: an instruction stands before the text where the model
+    has no prompts.
     """
 
     items: tuple[Item, ...]
@@ -179,6 +180,7 @@ class Encode(msgspec.Struct, frozen=True, tag=True):
     profile: str | None = None
     yields: bool = False
     each_frame: bool = False
+    prefixes: bool = False
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):

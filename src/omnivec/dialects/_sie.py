@@ -257,10 +257,16 @@ class Options:
         found = self.take("lora_id", str, "a string") or self.take("lora", str, "a string")
         return found or None
 
+    def unheeded(self) -> list[str]:
+        """Those that SIE would follow and nothing here does."""
+        return [name for name in _UNHEEDED if self._options.get(name) is not None]
+
     def window(self) -> int | None:
         tokens = self.take("max_seq_length", int, "an integer")
         return _wire.window(tokens, f"{self._place}.max_seq_length")
 
+
+_UNHEEDED = ("pooling", "query_template", "doc_template", "default_instruction", "muvera")
 
 _OVERFLOWS: Mapping[str, Overflow] = {
     "truncate": "truncate",

@@ -34,6 +34,7 @@ _FIELDS = {
     "dims": "params.options.dimensions",
     "kinds": "params.output_types",
     "labels": "params.labels",
+    "profile": "params.options.profile",
     "template": "params.options.hypothesis_template",
     "weights": "options.score_mode",
 }
@@ -49,6 +50,7 @@ def refuse(fault: Fault) -> Reply:
     if code == "QUEUE_FULL":
         headers.setdefault("retry-after", "1")
     if isinstance(fault, errors.LoadFailed):
+        headers.pop("retry-after", None)  # `permanent` says whether waiting helps
         detail |= {
             "error_class": fault.cause,
             "permanent": fault.retry_after is None,

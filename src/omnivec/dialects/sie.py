@@ -110,6 +110,7 @@ def decode_encode(call: Call) -> Task:
     instruction = params.instruction or options.take("instruction", str, "a string")
     is_query = options.take("is_query", bool, "true or false")
     normalize = options.take("normalize", bool, "true or false")
+    call.memo[_IGNORED] = options.unheeded()
     return Encode(
         items=_items(request.items, _wire.given(instruction), call.limits.items),
         model=call.params["id"],
@@ -123,6 +124,7 @@ def decode_encode(call: Call) -> Task:
         adapter=options.adapter(),
         profile=_profile(options),
         yields=True,
+        prefixes=True,
     )
 
 
@@ -157,7 +159,8 @@ def decode_score(call: Call) -> Task:
     request = _read(call, SieScoreRequest)
     options = Options(request.options, "options")
     weights = options.weights()
-    raw = options.take("raw_scores", bool, "true or false")
+    call.memo[_RAW] = raw = options.take("raw_scores", bool, "true or false")
+    call.memo[_IGNORED] = options.unheeded()
     return Score(
         query=_item(request.query, "query", _wire.given(request.instruction)),
         items=_items(request.items, None, call.limits.items),
@@ -178,6 +181,10 @@ def decode_extract(call: Call) -> Task:
     threshold = options.take("threshold", Share, "a number from 0 to 1")
     template = options.take("hypothesis_template", str, "a string")
     instruction = params.instruction or options.take("instruction", str, "a string")
+    if options.adapter():
+        raise Unsupported("Adapters are applied to vectors and scores only.", param="adapter")
+    schema = () if params.output_schema is None else ("output_schema",)
+    call.memo[_IGNORED] = [*options.unheeded(), *schema]
     return Extract(
         items=_items(request.items, _wire.given(instruction), call.limits.items),
         model=call.params["id"],
@@ -201,12 +208,15 @@ def _write(call: Call, value: Mapping[str, Any], *long: str) -> Reply:
     if version := _VERSION.match(call.headers.get("x-sie-sdk-version", "")):
         # clients warn about a server of another minor version; what they speak is answered
         headers["x-sie-server-version"] = version[0]
+    if ignored := call.memo.get(_IGNORED):
+        headers["x-omnivec-ignored"] = ", ".join(ignored)
     if not _wants_json(call):
         return Reply(_msgpack.write(value), 200, {**_MSGPACK, **headers})
     reply = _wire.write_lists(value, *long)
     return Reply(reply.body, reply.status, {**reply.headers, **headers})
 
 
+_IGNORED, _RAW = "ignored", "raw"
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?")
 _MSGPACK = MappingProxyType({"content-type": _msgpack.TYPE})
 
@@ -270,11 +280,15 @@ def _encoded(vectors: Vectors, result: Result, *, packed: bool) -> SieEncoded:
 
 def encode_score(call: Call, task: Task, result: Result) -> Reply:
     assert isinstance(task, Score)  # noqa: S101 - `decode_score` makes nothing else
-    # a mode's score is the weighted sum there, and the engine's is the mean
+    # vectors are compared there without an end at 0 or 1; and a mode's score is the weighted sum,
+    # where the engine's is the mean
+    compared = call.memo.get(_RAW) is None and result.card.scoring != "cross-encoder"
     whole = math.fsum(weight for _, weight in task.weights) if task.weights and task.raw else 1.0
     scores = [
         SieScored(item_id=_named(task.items[index], index), score=score * whole, rank=rank)
-        for rank, (index, score) in enumerate(_wire.ranked(result, raw=task.raw, top=None))
+        for rank, (index, score) in enumerate(
+            _wire.ranked(result, raw=task.raw or compared, top=None)
+        )
     ]
     reply = SieScoreReply(
         model=task.model or result.card.name,

@@ -390,4 +390,7 @@ def _ignored(task: Work, card: Card) -> tuple[str, ...]:
     if isinstance(task, Extract) and not card.template:  # its own labels, scored its own way
         wishes = {"multi_label": task.multi_label, "hypothesis_template": task.template}
         ignored += [name for name, wish in wishes.items() if wish is not None]
+    if isinstance(task, Encode) and "dense" not in task.kinds:  # others are as long as they are
+        told = {"dimensions": task.dims is not None, "normalize": task.normalize is False}
+        ignored += [name for name, is_told in told.items() if is_told]
     return tuple(ignored)

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from omnivec.core.errors import BadRequest, Unsupported
-from omnivec.core.nouns import Card, Describe, Encode, Item, Kind, Score, Wishes
+from omnivec.core.nouns import Card, Describe, Encode, Item, Kind, Score, Text, Wishes
+from omnivec.engine.adapters import WEIGHTLESS
 from omnivec.engine.catalog import profile_of
 from omnivec.engine.work import Work
 
@@ -26,12 +27,15 @@ def settle(task: T, card: Card) -> T:
     """The task with its profile's wishes in it. Raises BadRequest for a profile that the model
     does not have, and Unsupported for one whose vectors the request cannot take."""
     wishes = chosen(task, card)
+    said = {} if wishes is _NONE else _open(task, wishes)
     if isinstance(task, Encode):
-        kinds = _kinds(task, wishes, card)
-        if wishes is _NONE and kinds == task.kinds:  # nearly every request
-            return task
-        return msgspec.structs.replace(task, kinds=kinds, **_open(task, wishes))
-    return task if wishes is _NONE else msgspec.structs.replace(task, **_open(task, wishes))
+        if (kinds := _kinds(task, wishes, card)) != task.kinds:
+            said["kinds"] = kinds
+        items = said.get("items", task.items)
+        told = task.prefixes and any(item.instruction is not None for item in items)
+        if told and _is_bare(card):
+            said["items"] = tuple(map(_begun, items))
+    return msgspec.structs.replace(task, **said) if said else task
 
 
 def chosen(task: Work | Describe, card: Card) -> Wishes:
@@ -69,10 +73,29 @@ def _instructed(items: Sequence[Item], instruction: str) -> tuple[Item, ...]:
     )
 
 
+def _is_bare(card: Card) -> bool:
+    """Whether it has no way of its own with an instruction, and reads sentences: what counts
+    words would count those of the instruction, too."""
+    prompted = card.instructions or any(card.prompts.values())
+    return not prompted and not card.architecture.startswith(WEIGHTLESS)
+
+
+def _begun(item: Item) -> Item:
+    """With its instruction as the beginning of its first text."""
+    for place, part in enumerate(item.parts):
+        if isinstance(part, Text) and item.instruction is not None:
+            text = Text(f"{item.instruction} {part.text}")
+            parts = (*item.parts[:place], text, *item.parts[place + 1 :])
+            return msgspec.structs.replace(item, parts=parts, instruction=None)
+    return item
+
+
 def _kinds(task: Encode, wishes: Wishes, card: Card) -> tuple[Kind, ...]:
     if wishes.kinds is not None:
-        if task.yields or not task.kinds or set(wishes.kinds) == set(task.kinds):
+        if task.yields or not task.kinds:
             return wishes.kinds
+        if set(task.kinds) <= set(wishes.kinds):
+            return task.kinds
         raise Unsupported(
             f"This profile makes {', '.join(wishes.kinds)} vectors; here {', '.join(task.kinds)} "
             "ones are answered.",

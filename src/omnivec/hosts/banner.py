@@ -67,7 +67,11 @@ def line(card: Card) -> str:
 def curl(card: Card, settings: Settings) -> str:
     body: dict[str, object] = {"model": card.name}
     accept = ""
-    if "encode" in card.tasks or not card.tasks:
+    if card.kinds and "dense" not in card.kinds:  # which OpenAI's words have no place for
+        path = f"/v1/encode/{card.name}"
+        body = {"items": [{"text": "Hello, world"}]}
+        accept = " -H 'Accept: application/json'"
+    elif "encode" in card.tasks or not card.tasks:
         path = "/v1/embeddings"
         body |= {"input": "Hello, world"}
     elif "score" in card.tasks:

@@ -39,8 +39,9 @@ def headers_of(reply: Reply, request: str, seconds: float, result: Result | None
         headers["x-queue-time"] = f"{timing.queue * 1e3:.2f}"
         headers["x-tokenization-time"] = f"{timing.prepare * 1e3:.2f}"
         headers["x-inference-time"] = f"{timing.inference * 1e3:.2f}"
-        if result.ignored:
-            headers["x-omnivec-ignored"] = ", ".join(result.ignored)
+        if result.ignored:  # besides what the dialect does not know how to tell
+            known = filter(None, (headers.get("x-omnivec-ignored"),))
+            headers["x-omnivec-ignored"] = ", ".join((*known, *result.ignored))
         if result.usage.truncated:
             headers["x-omnivec-truncated"] = f"{result.usage.truncated}/{result.usage.items}"
     return headers
