@@ -9,7 +9,9 @@ import pytest
 
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.nouns import Card
+from omnivec.core.profiles import PROFILES
 from omnivec.core.settings import SettingsError
+from omnivec.dialects._intel import REGISTRY
 from omnivec.engine.catalog import (
     DEFAULT,
     MODELS,
@@ -172,6 +174,27 @@ def test_a_test_model_takes_options() -> None:
 def test_anything_else_is_told_what_is_accepted(argument: str) -> None:
     with pytest.raises(CheckpointError, match="accepted"):
         catalog().spec(argument)
+
+
+@pytest.mark.parametrize("argument", ["CLIP/foo", "clip/clip-vit-b-64@main", "mine=CLIP/foo"])
+def test_a_family_whose_models_are_all_known_has_no_others(argument: str) -> None:
+    """As Intel's service, which does not start then."""
+    families = PROFILES["intel"].families
+    with pytest.raises(CheckpointError, match=r"accepted: .*CLIP/clip-vit-b-16, "):
+        Catalog().specs([argument], families=families)
+    for name in (*(f"{family}/{one}" for family in families for one in REGISTRY[family]), "a/b"):
+        assert len(Catalog().specs([name], families=families)) == 1
+    assert Catalog().specs(["CLIP/foo"])[0].kind == "hub"
+
+
+def test_a_folder_below_one_of_that_name_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("CLIP/foo")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert Catalog().specs(["CLIP/foo"], families=("CLIP",))[0].kind == "folder"
 
 
 def test_two_models_cannot_have_one_name() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import films
+from children import children
 from omnivec.core.errors import BadRequest, Fault, Loading, ModelFailed, TooLarge
 from omnivec.core.nouns import Clip, Film
 from omnivec.media import child
@@ -355,6 +356,32 @@ def test_memory_comes_back() -> None:
             assert len((await decoders.decode(video, Clip(frames=0))).frames) == 200
         gc.collect()
         assert resident() - before < 100 << 20
+
+    run(scenario)
+
+
+def test_a_process_that_waits_keeps_nothing_of_its_videos() -> None:
+    quick = {"preset": "ultrafast", "g": "2"}
+    video = films.make(frames=8, size=(3840, 2160), codec_options=quick)
+
+    def resident(pid: int) -> int:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+
+    def lowest(pid: int, enough: int) -> int:
+        end = time.monotonic() + 10
+        while (found := resident(pid)) > enough and time.monotonic() < end:
+            time.sleep(0.01)
+        return found
+
+    async def scenario(decoders: Decoders) -> None:
+        await decoders.decode(VIDEO, Clip(frames=2))
+        (pid,) = children()
+        most = resident(pid) + 60
+        for _ in range(6):
+            await decoders.decode(video, Clip(frames=4))
+        assert await asyncio.to_thread(lowest, pid, most) <= most
+        assert children() == [pid]
 
     run(scenario)
 

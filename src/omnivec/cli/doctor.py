@@ -14,6 +14,7 @@ from omnivec.cli.serving import Json, Models
 from omnivec.core.checkpoint import Checkpoint, CheckpointError
 from omnivec.core.exposure import check_exposure, check_roots
 from omnivec.core.machine import memory, share
+from omnivec.core.profiles import PROFILES
 from omnivec.core.settings import Loaded, Settings, SettingsError, load
 
 LIBRARIES = ("openvino", "numpy", "tokenizers", "safetensors", "huggingface-hub", "starlette")
@@ -161,8 +162,10 @@ def _cache(findings: Findings) -> None:
 def _served(settings: Settings, findings: Findings) -> None:
     from omnivec.engine.catalog import catalog
 
+    known = catalog(settings.catalogue)
+    families = PROFILES[settings.profile].families if settings.profile else ()
     try:
-        specs = catalog(settings.catalogue).specs(settings.models, revision=settings.revision)
+        specs = known.specs(settings.models, revision=settings.revision, families=families)
     except (CheckpointError, SettingsError) as error:
         findings.problems.append(str(error))
         return

@@ -15,13 +15,15 @@ class Profile(msgspec.Struct, frozen=True):
     """`defaults` by setting. `variables`: which setting an environment variable sets.
     `words`: by variable, what some of its values are called here, in lower case and up to a dot.
     `unused`: variables that are read by nobody here, and why. `file`: a shell-style list of
-    the same variables, below /etc/default."""
+    the same variables, below /etc/default. `families`: what stands before the `/` in the
+    service's own names of models, below which there are no others."""
 
     defaults: Mapping[str, object]
     variables: Mapping[str, str] = {}
     words: Mapping[str, Mapping[str, str]] = {}
     unused: Mapping[str, str] = {}
     file: str | None = None
+    families: tuple[str, ...] = ()
 
 
 PROFILES: Mapping[str, Profile] = {
@@ -57,6 +59,7 @@ PROFILES: Mapping[str, Profile] = {
             "DEFAULT_CLIP_DURATION": "video_duration",
             "DEFAULT_NUM_FRAMES": "video_frames",
         },
+        families=("MobileCLIP", "CLIP", "CN-CLIP", "SigLIP", "Blip2", "QwenText"),
         # its GPU and NPU are Intel's, of which no runtime here knows
         words={"EMBEDDING_DEVICE": {"gpu": "auto", "npu": "auto"}},
         unused={

@@ -103,9 +103,18 @@ class Catalog:
                     f"{self._ids[name.casefold()]} is"
                 )
 
-    def specs(self, arguments: Sequence[str], *, revision: str | None = None) -> list[Spec]:
+    def specs(
+        self,
+        arguments: Sequence[str],
+        *,
+        revision: str | None = None,
+        families: Sequence[str] = (),
+    ) -> list[Spec]:
         """One for each argument, or the default model's when there is none. `revision` holds
-        for each that names none itself. Raises CheckpointError, too when two have one name."""
+        for each that names none itself. `families` are organisations of which all models are
+        known here. Raises CheckpointError, too when two have one name."""
+        for argument in arguments:
+            self._check(argument.rpartition("=")[2].strip(), families)
         found = [self.spec(one, revision=revision) for one in arguments or (DEFAULT,)]
         names = [spec.name for spec in found]
         for name in names:
@@ -115,6 +124,18 @@ class Catalog:
                     "another-name=MODEL"
                 )
         return found
+
+    def _check(self, target: str, families: Sequence[str]) -> None:
+        """Raises CheckpointError for a name in one of the families that no model has."""
+        name = target.partition("@")[0]
+        family = name.partition("/")[0].casefold() + "/"
+        if family[:-1] not in map(str.casefold, families) or self.find(name) is not None:
+            return
+        if holds_model(Path(target)):
+            return
+        every = (one for entry in self.listed for one in (entry.id, *entry.aliases))
+        there = ", ".join(one for one in every if one.casefold().startswith(family))
+        raise CheckpointError(f"{name!r} is not a model of that family; accepted: {there}")
 
     def spec(self, argument: str, *, revision: str | None = None) -> Spec:
         """`[alias=]id-or-folder[@revision]`, `omnivec/bm25`, or `fake[:key=value,...]`.

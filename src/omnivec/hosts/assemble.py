@@ -15,6 +15,7 @@ import msgspec
 from omnivec import __version__
 from omnivec.core.checkpoint import CheckpointError
 from omnivec.core.plugins import discover
+from omnivec.core.profiles import PROFILES
 from omnivec.core.seams import Runtime, Watch
 from omnivec.core.settings import Settings, cache
 from omnivec.engine import catalog, hub
@@ -81,7 +82,8 @@ def local_engine(
 def _specs(settings: Settings) -> list[tuple[catalog.Spec, bool]]:
     """Every model that can be asked for, and whether it was named: then it is loaded first."""
     known = catalog.catalog(settings.catalogue)
-    named = known.specs(settings.models, revision=settings.revision)
+    families = PROFILES[settings.profile].families if settings.profile else ()
+    named = known.specs(settings.models, revision=settings.revision, families=families)
     if not settings.on_demand:
         return [(spec, True) for spec in named]
     taken = {one for spec in named for one in (spec.name, spec.source)}

@@ -8,6 +8,7 @@ one, or where the system allows it reaches a network.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -49,6 +50,7 @@ _read_wish: Callable[[bytes], Want | Close] = msgspec.msgpack.Decoder(Want | Clo
 def main() -> None:
     _confine(int(sys.argv[1]))
     line = socket.socket(fileno=0)
+    gc.freeze()  # what is there for good need not be looked through after every video
     try:
         while True:
             wishes, descriptor = _opening(line)
@@ -56,8 +58,17 @@ def main() -> None:
                 _serve(line, wishes, descriptor)
             finally:
                 os.close(descriptor)
+                _tidy()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the server has gone, or wants no more of this
+
+
+def _tidy() -> None:
+    """A video's parts refer to one another, so they stay until someone looks for such; and what
+    they had of memory is the system's again only when it is given back."""
+    gc.collect()
+    with suppress(AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _serve(line: socket.socket, wishes: Open, descriptor: int) -> None:

@@ -5,6 +5,7 @@ Only the child process of `decoder` imports this.
 
 from __future__ import annotations
 
+import gc
 import io
 import math
 import os
@@ -133,6 +134,7 @@ class Tape:
     def rewind(self) -> None:
         self.close()
         self.load()
+        gc.collect()  # the parts of what was closed refer to one another, and have large buffers
 
     def read(self, start: int = 0) -> Iterator[tuple[int, Packet[Any]]]:
         """Packets and their places, from `start` on; what cannot be read ends them."""
