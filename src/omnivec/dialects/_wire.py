@@ -198,10 +198,13 @@ def score(output: Relevance, *, raw: bool = False) -> float:
 
 
 def ranked(result: Result, *, raw: bool, top: int | None) -> list[tuple[int, float]]:
-    """(index, score), best first, equal ones in the order of the request."""
+    """(index, score), best first. Of equal scores the raw ones tell: cosines below 0 are all
+    0, and large logits all 1. Those that are equal too stay in the order of the request."""
     outputs = [output for output in result.outputs if isinstance(output, Relevance)]
     scores = [score(output, raw=raw) for output in outputs]
-    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    order = sorted(
+        range(len(scores)), key=lambda index: (scores[index], outputs[index].raw), reverse=True
+    )
     return [(index, scores[index]) for index in order[:top]]
 
 
