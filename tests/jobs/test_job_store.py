@@ -223,6 +223,12 @@ def test_what_was_never_told_is_told_before_what_is_told_again(store: Store) -> 
     assert [one.id for one in due] == ["b", "c", "a"]
 
 
+def test_a_job_that_timed_out_is_counted_as_failed() -> None:
+    health = Health({"FAILED": 2, "TIMED_OUT": 1, "COMPLETED": 5})
+    assert health.count("FAILED", "TIMED_OUT") == 3
+    assert health.count("IN_QUEUE") == 0
+
+
 def test_the_queue_has_an_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "MOST_WAITING", 2)
     run(store, (table.add, order("a"), NOW), (table.add, order("b"), NOW))
@@ -391,6 +397,17 @@ def test_the_file_is_its_owners_alone_and_no_other_programs(tmp_path: Path) -> N
     connection.close()
     with pytest.raises(StoreError, match="not a store of jobs"):
         open_store(str(other))
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://ada:secret@db/jobs", "sqlite:///jobs.sqlite", "MySQL://db/jobs"]
+)
+def test_another_url_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="postgresql://") as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_a_server_died_over_is_made_anew(tmp_path: Path) -> None:
