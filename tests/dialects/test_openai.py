@@ -220,6 +220,25 @@ def test_overflow(fields: dict[str, Any], expected: tuple[str | None, int | None
     assert (found.overflow, found.max_tokens) == expected
 
 
+@pytest.mark.parametrize(
+    ("fields", "role", "instruction"),
+    [
+        ({"instruction": "Find", "prompt_type": "document"}, None, "Find"),
+        ({"extra_body": {"instruction": "Find", "prompt_type": "document"}}, None, "Find"),
+        ({"instruction": "", "prompt_type": "document"}, "document", None),
+        ({"prompt_type": "document", "extra_body": {"prompt_type": "query"}}, "query", None),
+        ({"instruction": "Seek", "extra_body": {"instruction": "Find"}}, None, "Find"),
+        ({"instruction": "Find", "prompt_name": "document"}, "document", "Find"),
+        ({"instruction": "Find", "input_type": "document"}, "document", "Find"),
+    ],
+)
+def test_instruction_and_prompt_type_mean_what_they_mean_in_a_job(
+    fields: dict[str, Any], role: str | None, instruction: str | None
+) -> None:
+    asked = task(**fields)
+    assert (asked.role, asked.items[0].instruction) == (role, instruction)
+
+
 def test_instruction_and_normalize() -> None:
     assert task(instruction="Find").items[0].instruction == "Find"
     assert task(extra_body={"instruction": "Find"}).items[0].instruction == "Find"

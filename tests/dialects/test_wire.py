@@ -146,11 +146,12 @@ def test_equal_scores_keep_their_order() -> None:
     assert len(_wire.ranked(result, raw=False, top=9)) == 4
 
 
-def test_scores_that_were_cut_at_0_are_in_the_order_of_what_they_were() -> None:
-    """SigLIP's cosines of a text and a picture are below 0 as often as above."""
-    outputs = tuple(Relevance(max(0.0, raw), raw) for raw in (-0.3, 0.1, -0.01, -0.2))
-    ranked = _wire.ranked(Result(Card("m"), outputs), raw=False, top=3)
-    assert ranked == [(1, 0.1), (2, 0.0), (3, 0.0)]
+def test_scores_that_are_clipped_are_told_apart_by_the_raw_ones() -> None:
+    outputs = tuple(Relevance(max(0.0, raw), raw) for raw in (-0.3, -0.1, 0.2, -0.2))
+    result = Result(Card("m"), outputs)
+    expected = [(2, 0.2), (1, 0.0), (3, 0.0), (0, 0.0)]
+    assert _wire.ranked(result, raw=False, top=None) == expected
+    assert _wire.ranked(result, raw=False, top=2) == expected[:2]
 
 
 def test_what_was_cut_is_told() -> None:

@@ -349,6 +349,8 @@ SERVED = (
         ("/models/Qwen3-Embedding-0.6B", "Qwen3-Embedding-0.6B"),
         ("models/Qwen3-Embedding-0.6B", "Qwen3-Embedding-0.6B"),
         ("Qwen/Qwen3-Embedding-0.6B", "Qwen3-Embedding-0.6B"),
+        ("/runpod-volume/models/Qwen3-Embedding-0.6B", "Qwen3-Embedding-0.6B"),
+        ("/srv/a/b/c/Qwen3-Embedding-0.6B", "Qwen3-Embedding-0.6B"),
         ("two/twin", "two/twin"),
     ],
 )
@@ -371,6 +373,9 @@ def test_a_request_may_spell_a_name_in_the_ways_of_its_client(requested: str, na
         "../../../etc/passwd",
         "~/bge-m3",
         "./x/y/z/bge-m3",
+        "/x/y/z/bge-m3",
+        "/x//Qwen3-Embedding-0.6B",
+        "x/y/Qwen3-Embedding-0.6B",
         "bge-m3\x00",
         "C:\\models\\bge-m3",
         "file:///models/bge-m3",

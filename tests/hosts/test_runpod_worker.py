@@ -55,6 +55,14 @@ def test_jobs_of_every_kind_at_once(worker: Worker) -> None:
     assert wrong["object"] == "error"
 
 
+@pytest.mark.parametrize("text", ['"half \\ud83d"', str(2**64), "[" * 400 + "]" * 400])
+def test_what_only_the_sdk_reads_as_json_is_refused_in_the_output(
+    worker: Worker, text: str
+) -> None:
+    [output] = run(worker, json.loads(f'{{"input": "a", "user": {text}}}'))
+    assert (output["object"], output["code"]) == ("error", 400)
+
+
 def test_an_output_is_short_in_a_log_and_whole_as_json(worker: Worker) -> None:
     [output] = run(worker, {"input": ["text"] * 100})
     assert len(f"{output}") < 200

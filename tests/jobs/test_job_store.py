@@ -185,13 +185,15 @@ def test_webhooks_are_due_until_they_were_told(store: Store) -> None:
     run(store, (table.add, order("a", webhook="http://x/y", keep=1), NOW), (table.take, 1, NOW))
     assert run(store, (table.hooks, NOW, 9)) == [[]]
     run(store, (table.finish, "a", "COMPLETED", b"1", None, NOW))
-    [[(job, tries)]] = run(store, (table.hooks, NOW, 9))
-    assert (job.id, job.webhook, job.output, tries) == ("a", "http://x/y", b"1", 0)
+    [[due], job] = run(store, (table.hooks, NOW, 9), (table.ended, "a"))
+    assert due == ("a", "http://x/y", 0)
+    assert (job.id, job.webhook, job.output) == ("a", "http://x/y", b"1")
     assert run(store, (table.expire, NOW + DAY)) == [[]]  # not before it was told
     run(store, (table.hooked, job, NOW + 10))
     assert run(store, (table.hooks, NOW + 9, 9)) == [[]]
-    assert [tries for _, tries in run(store, (table.hooks, NOW + 10, 9))[0]] == [1]
+    assert run(store, (table.hooks, NOW + 10, 9)) == [[("a", "http://x/y", 1)]]
     run(store, (table.hooked, job, None))
+    assert run(store, (table.ended, "a")) == [None]
     assert run(store, (table.hooks, NOW + DAY, 9), (table.expire, NOW + DAY)) == [[], ["a"]]
 
 
@@ -201,13 +203,30 @@ def test_what_a_webhook_said_of_an_end_changes_nothing_of_the_next(
 ) -> None:
     run(store, (table.add, order("a", webhook="http://x/y"), NOW), (table.take, 1, NOW))
     run(store, (table.finish, "a", "FAILED", None, "why", NOW))
-    [[(first, _)]] = run(store, (table.hooks, NOW, 9))
+    [first] = run(store, (table.ended, "a"))
     run(store, (table.retry, "a", NOW + 1), (table.hooked, first, again))
-    assert run(store, (table.hooks, NOW + 20, 9)) == [[]]  # it is in the queue
+    waits = run(store, (table.hooks, NOW + 20, 9), (table.ended, "a"))
+    assert waits == [[], None]  # it is in the queue
     run(store, (table.take, 1, NOW + 2), (table.finish, "a", "COMPLETED", b"1", None, NOW + 3))
     run(store, (table.hooked, first, again))
-    [[(second, tries)]] = run(store, (table.hooks, NOW + 3, 9))
-    assert (second.status, tries) == ("COMPLETED", 0)
+    [[due], second] = run(store, (table.hooks, NOW + 3, 9), (table.ended, "a"))
+    assert (second.status, due.tries) == ("COMPLETED", 0)
+
+
+def test_what_was_never_told_is_told_before_what_is_told_again(store: Store) -> None:
+    for id_ in ("a", "b", "c"):
+        run(store, (table.add, order(id_, webhook="http://x/y"), NOW), (table.take, 1, NOW))
+        run(store, (table.finish, id_, "COMPLETED", b"1", None, NOW))
+    [first] = run(store, (table.ended, "a"))
+    run(store, (table.hooked, first, NOW - 10))
+    [due] = run(store, (table.hooks, NOW, 9))
+    assert [one.id for one in due] == ["b", "c", "a"]
+
+
+def test_a_job_that_timed_out_is_counted_as_failed() -> None:
+    health = Health({"FAILED": 2, "TIMED_OUT": 1, "COMPLETED": 5})
+    assert health.count("FAILED", "TIMED_OUT") == 3
+    assert health.count("IN_QUEUE") == 0
 
 
 def test_the_queue_has_an_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +366,7 @@ def test_a_job_that_may_be_the_cause_of_deaths_fails(
     job, due = run(opened, (table.get, "a", opened.clock()), (table.hooks, opened.clock(), 9))
     opened.close()
     assert (opened.recovered, job.status) == (0, "FAILED")
-    assert due == [(job, 0)]  # and its webhook is told so
+    assert due == [("a", "http://x/", 0)]  # and its webhook is told so
     assert "died" in job.error
 
 
@@ -378,6 +397,17 @@ def test_the_file_is_its_owners_alone_and_no_other_programs(tmp_path: Path) -> N
     connection.close()
     with pytest.raises(StoreError, match="not a store of jobs"):
         open_store(str(other))
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://ada:secret@db/jobs", "sqlite:///jobs.sqlite", "MySQL://db/jobs"]
+)
+def test_another_url_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="postgresql://") as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_a_server_died_over_is_made_anew(tmp_path: Path) -> None:

@@ -372,6 +372,25 @@ def test_a_webhook_that_is_slow_keeps_nobody_waiting() -> None:
     play(scene)
 
 
+def test_a_host_that_is_slow_leaves_room_for_the_others(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(module, "HOOK_PAUSE", 1)
+
+    async def scene(runner: Runner, work: Work) -> None:
+        for number in range(3 * module.HOOKS):
+            await runner.submit(Order(str(number), b"x", webhook=f"http://slow/{number}"))
+        await until(lambda: len(work.told) == module.EACH)
+        await runner.submit(Order("good", b"x", webhook="http://good/"))
+        await until(lambda: work.told[-1][0] == "http://good/")
+        assert len(work.told) == module.EACH + 1
+        work.go.set()
+        await until(lambda: len(work.told) == 3 * module.HOOKS + 1)
+        await runner.submit(Order("bad", b"x", webhook="http://refuse/"))
+        await until(lambda: bool(caplog.records))
+        assert caplog.messages == ["job bad: its webhook was not told in 3 tries"]
+
+    play(scene)
+
+
 def test_a_webhook_is_told_of_each_end_also_while_it_is_slow_with_the_first() -> None:
     async def scene(runner: Runner, work: Work) -> None:
         work.busy = [KeyError("once")]

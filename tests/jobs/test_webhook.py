@@ -7,7 +7,7 @@ import socket
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -69,6 +69,35 @@ def test_only_200_counts_and_no_redirect_is_followed(status: int) -> None:
         assert len(server.got) == 1
 
 
+def test_the_log_tells_why_a_webhook_was_not_told(caplog) -> None:
+    hooks = Webhooks(["127.0.0.1"])
+    with receiver() as server:
+        port = server.server_port
+        post(hooks, f"http://127.0.0.1:{port}/302?key=secret")
+    post(hooks, "http://10.0.0.1/secret")
+    post(hooks, f"http://127.0.0.1:{port}/secret")
+    answered, refused, gone = caplog.messages
+    assert answered == f"a webhook at 127.0.0.1:{port} was not told: it answered 302, not 200"
+    assert refused.startswith("a webhook at 10.0.0.1 was not told: it has no public address")
+    assert "--media-allow" in refused
+    assert gone.endswith("ConnectionRefusedError")
+    assert "secret" not in caplog.text
+
+
+def test_every_address_of_a_host_is_tried(monkeypatch) -> None:
+    look_up = socket.getaddrinfo
+
+    def found(host: str, port: int, *told: Any, **named: Any) -> list[Any]:
+        """Two addresses, and nobody listens at the first."""
+        hosts = ["127.0.0.2", "127.0.0.1"] if host == "both.example" else [host]
+        return [one for host in hosts for one in look_up(host, port, *told, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    with receiver() as server:
+        assert post(Webhooks(["both.example"]), f"http://both.example:{server.server_port}/200")
+        assert len(server.got) == 1
+
+
 def test_no_other_address_of_this_machine_is_dialled() -> None:
     with receiver() as server:
         for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0"):
@@ -122,7 +151,7 @@ def test_one_that_says_a_byte_now_and_then_is_left_at_the_deadline(
         hooks.close()
         assert left.wait(60)
         thread.join()
-    assert "a webhook was not told: " in caplog.text
+    assert f"was not told: no answer within {webhook.DEADLINE:g} s" in caplog.text
     assert "secret" not in caplog.text
 
 

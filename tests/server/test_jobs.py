@@ -126,6 +126,7 @@ def test_an_openai_route(client: httpx.Client) -> None:
         {"openai_route": "/v1/embeddings", "openai_input": {"input": []}},
         {"openai_route": "/v1/embeddings", "openai_input": None},
         {"openai_route": "/v1/embeddings"},
+        {"openai_route": "/v1/embeddings", "openai_input": [{"input": "a"}]},
         {"input": ""},
         {"input": "a", "model": "nobody/knows"},
         {},
@@ -137,6 +138,15 @@ def test_what_is_asked_wrongly_is_an_output(client: httpx.Client, job: dict[str,
     output = told["output"]
     assert output.keys() == {"object", "message", "type", "param", "code"}
     assert output["object"] == "error"
+
+
+@pytest.mark.parametrize("given", [{}, {"openai_input": None}, {"openai_input": [{"input": "a"}]}])
+def test_a_route_without_its_body_is_told_what_is_missing(
+    client: httpx.Client, given: dict[str, Any]
+) -> None:
+    job = {"openai_route": "/v1/embeddings", **given}
+    output = client.post("/runsync", json={"input": job}).json()["output"]
+    assert (output["param"], output["code"]) == ("openai_input", 400)
 
 
 def test_what_goes_wrong_here_is_a_failed_job(client: httpx.Client) -> None:

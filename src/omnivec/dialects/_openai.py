@@ -131,11 +131,11 @@ def encode_task(
     model = _wire.model_name(request.model)
     if _is_plain(request):
         return Encode(tuple([Item(parts) for parts in contents()]), model)
-    instruction = _wire.given(_wish(request, "instruction"))
+    instruction = _wire.given(_wish(request, "instruction", inner=True))
     normalize = _wish(request, "normalize")
     tokens = _wire.window(_wish(request, "truncate_prompt_tokens"), "truncate_prompt_tokens")
     overflow = _wire.overflow(_wish(request, "truncate", "truncation"), "truncate")
-    role, dims = _role(request), _dims(request, zero=zero)
+    role, dims = _role(request, instruction), _dims(request, zero=zero)
     return Encode(
         items=tuple(Item(parts, instruction) for parts in contents()),
         model=model,
@@ -172,20 +172,25 @@ def _dims(request: Request, *, zero: bool = False) -> int | None:
     return cast("int | None", dims)
 
 
-def _wish(request: Request, *names: str) -> Any:
-    """The first of these fields that was given, at the top level before `extra_body`."""
-    for place in (request, request.extra_body):
+def _wish(request: Request, *names: str, inner: bool = False) -> Any:
+    """The first of these fields that was given, at the top level before `extra_body`; with
+    `inner`, as the RunPod worker reads its own, in `extra_body` first."""
+    places = (request, request.extra_body)
+    for place in reversed(places) if inner else places:
         for name in names:
             if (value := getattr(place, name, None)) is not None:
                 return value
     return None
 
 
-def _role(request: Request) -> str | None:
-    """A prompt's name is the model's own word; the other fields have words of their services."""
+def _role(request: Request, instruction: str | None) -> str | None:
+    """A prompt's name is the model's own word; the other fields have words of their services.
+    In the RunPod worker's, an instruction wins over the type."""
     if name := _wire.given(_wish(request, "prompt_name")):
         return name
-    word = _wire.given(_wish(request, "input_type", "task", "prompt_type"))
+    word = _wire.given(_wish(request, "input_type", "task"))
+    if word is None and instruction is None:
+        word = _wire.given(_wish(request, "prompt_type", inner=True))
     return _ROLES.get(word.lower(), word) if word else None
 
 

@@ -211,8 +211,8 @@ def score(output: Relevance, *, raw: bool = False) -> float:
 
 
 def ranked(result: Result, *, raw: bool, top: int | None) -> list[tuple[int, float]]:
-    """(index, score), best first, equal ones by what they were before they were cut at 0 (as
-    cosines are), and then in the order of the request."""
+    """(index, score), best first. Of equal scores the raw ones tell: cosines below 0 are all
+    0, and large logits all 1. Those that are equal too stay in the order of the request."""
     outputs = [output for output in result.outputs if isinstance(output, Relevance)]
     scores = [score(output, raw=raw) for output in outputs]
     order = sorted(range(len(scores)), key=lambda index: (-scores[index], -outputs[index].raw))

@@ -233,7 +233,9 @@ def _test(name: str, text: str | None) -> Spec:
 
 # ── a client's name ──────────────────────────────────────────────────────────────────────
 
-NAME = re.compile(r"/?(?:[A-Za-z0-9_.-]+/){0,2}[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)?")
+NAME = re.compile(
+    r"(?:/(?:[A-Za-z0-9_.-]+/)*|(?:[A-Za-z0-9_.-]+/){0,2})[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)?"
+)
 LATEST = "latest"
 
 
@@ -266,11 +268,13 @@ def _loosely(requested: str, served: Sequence[Card]) -> str | None:
 
 
 def _same_without_organisation(forms: set[str], card: Card) -> bool:
-    """`bge-m3` for BAAI/bge-m3, and BAAI/bge-m3 for a folder that is called bge-m3."""
+    """`bge-m3` for BAAI/bge-m3, and BAAI/bge-m3 for a folder that is called bge-m3; so does the
+    whole path of that folder, as it was given to the server."""
     name = card.name.casefold()
     if "/" in name:
         return name.rpartition("/")[2] in forms
-    return name in {form.rpartition("/")[2] for form in forms if form.count("/") == 1}
+    known = [form for form in forms if form.startswith("/") or form.count("/") == 1]
+    return name in {form.rpartition("/")[2] for form in known}
 
 
 def profile_of(requested: str, card: Card) -> str | None:

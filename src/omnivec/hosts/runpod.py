@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from omnivec import __version__
+from omnivec.core.errors import BadRequest
 from omnivec.core.plugins import discover
 from omnivec.core.settings import Settings, SettingsError
 from omnivec.hosts import logs
@@ -22,10 +23,14 @@ from omnivec.hosts.assemble import local_engine
 from omnivec.jobs.job import Outcome
 from omnivec.jobs.runner import patiently
 from omnivec.server.door import Door
-from omnivec.server.jobs import answer
+from omnivec.server.jobs import DIALECT, answer
 from omnivec.server.metrics import Metrics
 
 EXTRA = "a RunPod worker needs the extra: pip install 'omnivec[runpod]'"
+UNREADABLE = BadRequest(
+    "A job must be JSON of whole Unicode characters, integers of 64 bits and little nesting.",
+    param="input",
+)
 # what a worker that is fit can do, where a model of it can at all
 _TRIALS = {
     "encode": {"input": "Is this worker fit?"},
@@ -87,7 +92,11 @@ class Worker:
         given = job.get("input")
         if isinstance(given, str | list):
             given = {"input": given}
-        asked = asyncio.run_coroutine_threadsafe(self._answer(orjson.dumps(given)), self._loop)
+        try:
+            written = orjson.dumps(given)
+        except TypeError:  # the SDK's own JSON lets half a surrogate pair through, and any integer
+            return orjson.loads(self._door.dialect(DIALECT).fault(UNREADABLE).body)
+        asked = asyncio.run_coroutine_threadsafe(self._answer(written), self._loop)
         outcome = await asyncio.wrap_future(asked)
         if outcome.output is None:
             return {"error": outcome.error}

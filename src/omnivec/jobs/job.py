@@ -71,6 +71,9 @@ class Health(msgspec.Struct, frozen=True):
     counts: dict[str, int]
     retried: int = 0
 
+    def count(self, *of: Status) -> int:
+        return sum(self.counts.get(status, 0) for status in of)
+
 
 def told(job: Job) -> bytes:
     """The JSON of /status."""

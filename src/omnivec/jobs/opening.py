@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from omnivec.jobs.postgres import Postgres
 from omnivec.jobs.sqlite import Sqlite
-from omnivec.jobs.store import Store
+from omnivec.jobs.store import Store, StoreError
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def open_store(where: str | None) -> Store:
@@ -15,4 +18,9 @@ def open_store(where: str | None) -> Store:
         return Store(Sqlite(None))
     if where.startswith(("postgresql://", "postgres://")):
         return Store(Postgres(where))
+    if URL.match(where):  # as a path it would make folders, of a password's name among others
+        raise StoreError(
+            "jobs: a store is a file's path or postgresql://USER:PASSWORD@HOST:PORT/DATABASE; no "
+            "other URL is understood"
+        )
     return Store(Sqlite(Path(where).expanduser()))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -31,7 +32,10 @@ SWEEP = 1.0
 HOOK_TRIES = 3
 HOOK_PAUSE = 10 * SECOND
 HOOKS = 16
-"""Webhooks that are told at once."""
+EACH = 8
+"""Webhooks that are told at once, and those of one host: one that never answers leaves room."""
+MOST_DUE = 1000
+"""Of those that are due, so many are looked at."""
 MOST_KEPT = 2**28
 """Bytes of results in memory: about those of /runsync at full speed for its minute."""
 MOST_ON_DISK = 2**33
@@ -72,6 +76,7 @@ class Runner:
         self._losses = 0
         self._hooks = asyncio.Event()
         self._telling: dict[str, asyncio.Task[None]] = {}
+        self._hosts: Counter[str] = Counter()  # of `_telling`
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -287,21 +292,39 @@ class Runner:
             await self._hooks.wait()
             self._hooks.clear()
             with suppress(Fault):
-                due = await self.store.run(table.hooks, self.store.clock(), 2 * HOOKS)
-                for job, tries in due:  # those that are being told are among them
-                    if job.id not in self._telling and len(self._telling) < HOOKS:
-                        self._telling[job.id] = asyncio.create_task(self._hook(job, tries))
+                if len(self._telling) < HOOKS:
+                    self._tell_of(await self.store.run(table.hooks, self.store.clock(), MOST_DUE))
 
-    async def _hook(self, job: Job, tries: int) -> None:
+    def _tell_of(self, due: Iterable[table.Due]) -> None:
+        """As many as may be told at once; those that are being told are among them."""
+        for one in due:
+            host = urlsplit(one.webhook).netloc
+            if len(self._telling) >= HOOKS:
+                break
+            if one.id in self._telling or self._hosts[host] >= EACH:
+                continue
+            self._hosts[host] += 1
+            self._telling[one.id] = asyncio.create_task(self._hook(one, host))
+
+    async def _hook(self, due: table.Due, host: str) -> None:
         try:
-            taken = await self._post(job.webhook or "", told(job))
-            more = not taken and tries + 1 < HOOK_TRIES
-            again = self.store.clock() + HOOK_PAUSE if more else None
-            with suppress(Fault):  # it is told again at the next look
-                await self.store.run(table.hooked, job, again)
-                self._hooks.set()
+            if (job := await self.store.run(table.ended, due.id)) is not None:
+                await self._told(job, due.tries + 1)
+        except Fault:  # it is told again, for nobody knows that it was; not at every look
+            await asyncio.sleep(HOOK_PAUSE / SECOND)
         finally:
-            del self._telling[job.id]
+            del self._telling[due.id]
+            self._hosts[host] -= 1
+            self._hosts += Counter()  # without those of none
+            self._hooks.set()
+
+    async def _told(self, job: Job, tries: int) -> None:
+        taken = await self._post(job.webhook or "", told(job))
+        more = not taken and tries < HOOK_TRIES
+        if not taken and not more:
+            log.warning("job %s: its webhook was not told in %d tries", job.id, tries)
+        again = self.store.clock() + HOOK_PAUSE if more else None
+        await self.store.run(table.hooked, job, again)
 
 
 async def _surely(asked: asyncio.Future[T], then: Callable[[T], None]) -> T:

@@ -6,7 +6,7 @@ Every function is given a connection inside a transaction that its caller begins
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from omnivec.core.errors import Overloaded
 from omnivec.jobs.job import KEPT_SYNC, SYNC, Health, Job, Order, Status
@@ -247,14 +247,30 @@ def kept(db: Connection, most: int) -> int:
     return int(total - freed)
 
 
-def hooks(db: Connection, now: int, most: int) -> list[tuple[Job, int]]:
-    """Ended jobs of which their webhook is to be told now, and how often that was tried."""
+class Due(NamedTuple):
+    """An ended job's webhook that is to be told, and how often that was tried."""
+
+    id: str
+    webhook: str
+    tries: int
+
+
+def hooks(db: Connection, now: int, most: int) -> list[Due]:
+    """What is to be told now: what was never tried first, then the longest due. No outputs,
+    which may be large: what is due is asked for more often than told."""
     rows = db.execute(
-        f"SELECT hook_tries, {COLUMNS} FROM job WHERE hook_at <= ? AND finished IS NOT NULL "  # noqa: S608 - names of ours
-        "ORDER BY hook_at LIMIT ?",
+        "SELECT id, webhook, hook_tries FROM job WHERE hook_at <= ? AND finished IS NOT NULL "
+        "ORDER BY hook_tries, hook_at LIMIT ?",
         (now, most),
     ).fetchall()
-    return [(_job(row[1:]), int(row[0])) for row in rows]
+    return [Due(str(id_), str(webhook), int(tries)) for id_, webhook, tries in rows]
+
+
+def ended(db: Connection, id_: str) -> Job | None:
+    """An ended job, for its webhook; one past its time too. None where it was put back."""
+    query = f"SELECT {COLUMNS} FROM job WHERE id = ? AND hook_at IS NOT NULL"  # noqa: S608 - names of ours
+    found = _jobs(db.execute(query, (id_,)))
+    return found[0] if found else None
 
 
 def hooked(db: Connection, job: Job, again: int | None) -> None:

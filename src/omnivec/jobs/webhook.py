@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -32,6 +33,10 @@ _PORTS = {"http": 80, "https": 443}
 _GOOD = 200
 
 
+class NotAllowedError(OSError):
+    """An address that must not be dialled."""
+
+
 class Webhooks:
     """`allowed`: hosts, addresses and networks that need not be public. Raises SettingsError."""
 
@@ -42,19 +47,28 @@ class Webhooks:
         self._threads = ThreadPoolExecutor(AT_ONCE, "webhook")
 
     async def post(self, url: str, body: bytes) -> bool:
-        """Whether it answered 200, which is what RunPod asks of a webhook."""
+        """Whether it answered 200, which is what RunPod asks of a webhook. Where it did not, the
+        log is told of the host; what comes after that in a URL may be a secret."""
+        began, status = time.monotonic(), None
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._post, url, body)
+            status = await loop.run_in_executor(self._threads, self._post, url, body)
+            why = f"it answered {status}, not {_GOOD}"
+        except NotAllowedError as error:
+            why = str(error)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            log.warning("a webhook was not told: %s", type(error).__name__)
-            return False
+            late = time.monotonic() - began >= DEADLINE
+            why = f"no answer within {DEADLINE:g} s" if late else type(error).__name__
+        if status != _GOOD:
+            log.warning("a webhook at %s was not told: %s", urlsplit(url).netloc, why)
+        return status == _GOOD
 
     def close(self) -> None:
         """What is being told is told to its end, or to its deadline."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _post(self, url: str, body: bytes) -> bool:
+    def _post(self, url: str, body: bytes) -> int:
+        """The status of the answer."""
         scheme, host, port, path = parse(url)
         connection = http.client.HTTPConnection(host, port, timeout=DEADLINE)
         with self._dial(host, port) as dialled, _ended(dialled, DEADLINE):
@@ -64,23 +78,35 @@ class Webhooks:
             )
             try:
                 connection.request("POST", path, body, {"content-type": "application/json"})
-                return connection.getresponse().status == _GOOD
+                return connection.getresponse().status
             finally:
                 connection.close()
 
     def _dial(self, host: str, port: int) -> socket.socket:
-        """Raises OSError where no address of the host may be dialled."""
+        """To the first of the host's addresses that answers. Raises NotAllowedError unless every
+        one may be dialled, OSError where none answers."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [str(address[0]) for *_, address in found]
         if not all(self.is_allowed(host, address, port) for address in addresses):
-            raise PermissionError("its address is not public, and --media-allow does not name it")
-        return socket.create_connection((addresses[0], port), timeout=DEADLINE)
+            raise NotAllowedError(
+                "it has no public address at port 80 or 443, nor does --media-allow name it"
+            )
+        for address in addresses[:-1]:
+            with suppress(OSError):
+                return _connected(address, port, DEADLINE / len(addresses))
+        return _connected(addresses[-1], port, DEADLINE / len(addresses))
 
     def is_allowed(self, host: str, address: str, port: int) -> bool:
         """What is public may be told at the ports of the web; what settings name, at any."""
         found = ip_address(address)
         public = is_public(found) and port in _PORTS.values()
         return public or self._allowed.is_named(host.lower().rstrip("."), found)
+
+
+def _connected(address: str, port: int, seconds: float) -> socket.socket:
+    dialled = socket.create_connection((address, port), timeout=seconds)
+    dialled.settimeout(DEADLINE)
+    return dialled
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from omnivec.jobs.job import (
     Job,
     Order,
     Outcome,
+    Status,
     told,
 )
 from omnivec.jobs.runner import Runner
@@ -111,22 +112,36 @@ async def answer(door: Door, work: bytes) -> Outcome:
     """What a job's input comes to. As from the worker, what the client asked wrongly is an
     output, an error object; what went wrong here is an error. Raises Overloaded, Loading."""
     speaker = door.dialect(DIALECT)
-    route, body = "", work
-    if b'"openai_route"' in work:
-        route, body = await _routed(door, work)
     try:
-        method, path = (door.method_of(route), route) if route else ("POST", "/job")
-    except Fault:
-        fault = BadRequest(
-            "`openai_route` must be a path that is served here, such as /v1/embeddings.",
-            param="openai_route",
-        )
+        method, path, body = await _asked(door, work)
+    except BadRequest as fault:
         return Outcome(output=speaker.fault(fault).body)
-    reply = await door.perform(method, path, body if method == "POST" else b"", speaker)
+    reply = await door.perform(method, path, body, speaker)
     if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Outcome(error=reply.body.decode())
-    listed = reply.status == HTTPStatus.OK and route.endswith("/embeddings")
+    listed = reply.status == HTTPStatus.OK and path.endswith("/embeddings")
     return Outcome(output=b"[%b]" % reply.body if listed else reply.body)
+
+
+async def _asked(door: Door, work: bytes) -> tuple[str, str, bytes]:
+    """A job's method, path and body. Raises BadRequest."""
+    route, body = await _routed(door, work) if b'"openai_route"' in work else ("", work)
+    if not route:
+        return "POST", "/job", work
+    try:
+        method = door.method_of(route)
+    except Fault:
+        raise BadRequest(
+            "`openai_route` must be a path that is served here, such as /v1/embeddings.",
+            param="openai_route",
+        ) from None
+    if method != "POST":
+        return method, route, b""
+    if not body.startswith(b"{"):
+        raise BadRequest(
+            "`openai_input` must be an object, the body for `openai_route`.", param="openai_input"
+        )
+    return method, route, body
 
 
 async def _routed(door: Door, work: bytes) -> tuple[str, bytes]:
@@ -139,7 +154,7 @@ async def _routed(door: Door, work: bytes) -> tuple[str, bytes]:
         route = msgspec.json.decode(bytes(fields.get("openai_route", b"null")), type=str | None)
     except msgspec.MsgspecError:
         return "?", b""
-    return (route, bytes(fields.get("openai_input", b""))) if route else ("", work)
+    return (route, bytes(fields.get("openai_input", b"")).strip()) if route else ("", work)
 
 
 async def _fields(door: Door, body: bytes) -> Mapping[str, bytes | memoryview | msgspec.Raw]:
@@ -217,13 +232,13 @@ class Jobs:
 
     async def health(self, _call: Call) -> Reply:
         found = await self._runner.store.run(table.health)
-        names = {
-            "completed": "COMPLETED",
-            "failed": "FAILED",
-            "inProgress": "IN_PROGRESS",
-            "inQueue": "IN_QUEUE",
+        names: dict[str, tuple[Status, ...]] = {
+            "completed": ("COMPLETED",),
+            "failed": ("FAILED", "TIMED_OUT"),
+            "inProgress": ("IN_PROGRESS",),
+            "inQueue": ("IN_QUEUE",),
         }
-        jobs = {name: found.counts.get(status, 0) for name, status in names.items()}
+        jobs = {name: found.count(*of) for name, of in names.items()}
         busy = int(self._runner.running > 0)
         workers = {"idle": 1 - busy, "initializing": 0, "ready": 1, "running": busy, "throttled": 0}
         return as_json({"jobs": {**jobs, "retried": found.retried}, "workers": workers})
