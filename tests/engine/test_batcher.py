@@ -365,6 +365,45 @@ def test_closing_answers_those_who_wait() -> None:
     assert model.closed
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_model_that_is_opened_again_too_late_is_closed(
+    hangs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnivec.engine.batcher.PATIENCE", 0.0)
+    release, reopening, go = threading.Event(), threading.Event(), threading.Event()
+    closed = threading.Event()
+
+    class Late(Recorder):
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    def forward(batch: Sequence[Features]) -> list[Output]:
+        if hangs:
+            release.wait(30)
+        raise SessionLost
+
+    def reopen() -> Recorder:
+        reopening.set()
+        assert go.wait(30)
+        return Late()
+
+    async def scenario() -> object:
+        first = Recorder(forward)
+        batcher = Batcher("m", first, reopen=reopen, watch=Quiet(), batch_timeout=0.2)
+        job = start(batcher, items(8))
+        assert await asyncio.to_thread(reopening.wait, 30)
+        await asyncio.to_thread(batcher.close)
+        assert first.closed
+        go.set()
+        release.set()
+        (outcome,) = await asyncio.gather(job.wait(), return_exceptions=True)
+        assert await asyncio.to_thread(closed.wait, 10)
+        return outcome
+
+    assert isinstance(asyncio.run(scenario()), Loading | ModelFailed)
+
+
 def test_threads_end_with_the_batcher() -> None:
     before = threading.active_count()
     with running(Recorder(streams=3)) as batcher:

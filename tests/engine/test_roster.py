@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from omnivec.core.checkpoint import CheckpointError
-from omnivec.core.errors import LoadFailed, Loading, UnknownModel
+from omnivec.core.errors import LoadFailed, Loading, ModelFailed, UnknownModel
 from omnivec.core.nouns import Describe, Encode, Item, Keep, Result, Text, Vectors
 from omnivec.core.settings import Settings
 from omnivec.engine import resident as residents
@@ -245,6 +245,21 @@ def test_a_closed_engine_loads_nothing_more() -> None:
             await engine.run(ask("a"))
 
     within(work, fake("a"), fake("slow", load=2), lazy=True)
+
+
+def test_batches_that_hang_hold_no_engine_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnivec.engine.batcher.PATIENCE", 3600.0)
+
+    async def work(engine: LocalEngine) -> None:
+        hanging = [asyncio.create_task(engine.run(ask(name, "[[hang]]"))) for name in "abc"]
+        await until(lambda: sum(one["running"] for one in engine.stats().values()) == 3)
+        async with asyncio.timeout(60):
+            await engine.close()
+        for one in hanging:
+            with pytest.raises((Loading, ModelFailed)):
+                await one
+
+    within(work, *(fake(name, faults="on") for name in "abc"))
 
 
 def test_a_bug_in_a_load_fails_that_model_and_keeps_nobody_waiting(

@@ -506,6 +506,22 @@ def test_a_file_system_that_bears_no_log_holds_jobs(
     again.close()
 
 
+def test_setting_the_clock_of_the_machine_ends_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_store(str(tmp_path / "jobs.sqlite"))
+    before, now = opened.clock(), time.time_ns()
+    assert abs(before - now // 10**6) < DAY
+    run(opened, (table.add, order("a", ttl=DAY), before))
+    monkeypatch.setattr(time, "time_ns", lambda: now + 9 * DAY * 10**6)
+    monkeypatch.setattr(time, "time", lambda: now / 10**9 + 9 * DAY / 1000)
+    gone, found = run(opened, (table.expire, opened.clock()), (table.get, "a", opened.clock()))
+    opened.close()
+    assert gone == []
+    assert found is not None
+    assert opened.clock() >= before
+
+
 def test_the_log_of_the_file_does_not_grow_under_its_first_jobs(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite"
     opened = open_store(str(path))

@@ -283,6 +283,13 @@ def test_a_flood_of_requests_is_not_kept(server):
     assert response.count(b"HTTP/1.1 ") <= refusal.MAX_WAITING + 2
 
 
+def test_a_client_that_leaves_with_requests_behind_the_first_leaves_no_trace(server):
+    with server.raw() as client:
+        client.sendall(post(b'{"input": "slow"}') + GOOD + GOOD)
+        assert server.engine.began.wait(10)
+    assert server.engine.cancelled.wait(10)
+
+
 def test_garbage_behind_a_request_does_not_cost_its_answer(server):
     response = server.exchange(GOOD + b"\x00\x01garbage\r\n\r\n")
     assert response.startswith(b"HTTP/1.1 200 ")

@@ -144,8 +144,9 @@ class Batcher:
             held = sum(len(entries) for _, entries in self._held.values())
             return self._promised + self._lanes.count, held
 
-    def close(self) -> None:
-        """Fail what still waits, let running batches end, close the model."""
+    def close(self, patience: float | None = None) -> None:
+        """Fail what still waits, let running batches end (within PATIENCE, or as told), close
+        the model."""
         self._closed.set()
         with self._change:
             self._closing = True
@@ -154,7 +155,7 @@ class Batcher:
             self._change.notify_all()
         for entry in left:
             entry.job.fail(Loading("The model is being closed.", retry_after=5))
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + (PATIENCE if patience is None else patience)
         for thread in list(self._held):
             thread.join(max(0.0, end - time.monotonic()))
         _close(self.model, max(1.0, end - time.monotonic()))
@@ -284,12 +285,21 @@ class Batcher:
                 return False
             log.warning("%s: session lost; opening it again", self.name)
             try:
-                self.model = self._reopen()
+                opened = self._reopen()
             except Exception:
                 log.exception("%s: could not be opened again", self.name)
                 return False
-        _close(lost, 1.0)
-        return True
+            adopted = self._adopt(opened)
+        _close(lost if adopted else opened, 1.0)
+        return adopted
+
+    def _adopt(self, opened: Model) -> bool:
+        """False when closing, which has the old one to close and knows of no other."""
+        with self._change:
+            if self._closing:
+                return False
+            self.model = opened
+            return True
 
     # ── the watchdog ─────────────────────────────────────────────────────────────────────
 
@@ -318,7 +328,7 @@ class Batcher:
         return overdue
 
     def _retry_alone(self, entry: Entry, *, hung: bool) -> None:
-        if hung or entry.alone:
+        if hung or entry.alone or self._closing:
             entry.job.settle(entry.index, ModelFailed("The model took too long."), 0.0, 0.0)
             return
         entry.alone = True

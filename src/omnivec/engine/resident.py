@@ -296,10 +296,11 @@ class Resident:
         else:
             log.error("%s: could not be opened", self.card.name, exc_info=error)
 
-    async def close(self) -> None:
+    async def close(self, patience: float | None = None) -> None:
+        """`patience` as in Batcher.close."""
         batcher, self.batcher = self.batcher, None
         if batcher is not None:
-            await asyncio.to_thread(batcher.close)
+            await asyncio.to_thread(batcher.close, patience)
 
     async def _prove(self, batcher: Batcher) -> None:
         """One real inference. Raises CheckpointError when the model does not answer it."""

@@ -27,6 +27,8 @@ log = logging.getLogger("omnivec.engine")
 
 STAY = 2.0
 """Seconds for which a model that is in use is left alone, whoever else wants its place."""
+PARTING = 1.0
+"""Seconds that batches have which still run when all ends: nobody waits for them any more."""
 DOWNLOADS = 3  # at once
 LOOK = 1.0  # seconds between looks at who is idle
 
@@ -133,8 +135,7 @@ class Roster:
             self._sweeper.cancel()
         for task in (*self._loads.values(), *self._goings):
             task.cancel()
-        for resident in self.residents:
-            await resident.close()
+        await asyncio.gather(*(resident.close(PARTING) for resident in self.residents))
         self._opening.shutdown(wait=False)
         self._finding.shutdown(wait=False, cancel_futures=True)
 

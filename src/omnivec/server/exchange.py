@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -22,6 +23,29 @@ class Exchange(RequestResponseCycle):
     """uvicorn's own headers, of which it makes a new list every second, and their bytes."""
     hand_over: Callable[[bytes, Make], bool] | None = None
     """There when the client offers WebSocket and may be answered 101."""
+
+    @classmethod
+    def on(cls, connection: Any, *, keep_alive: bool) -> Exchange:
+        """For the request whose head the connection has just read."""
+        return cls(
+            scope=connection.scope,
+            transport=connection.transport,
+            flow=connection.flow,
+            logger=connection.logger,
+            access_logger=connection.access_logger,
+            access_log=False,
+            default_headers=connection.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=connection.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=connection.on_response_complete,
+        )
+
+    def leave(self) -> None:
+        """The client is gone."""
+        if not self.response_complete:
+            self.disconnected = True
+            self.message_event.set()
 
     def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> bool:
         """Send a whole response in one go, without ASGI's messages, which cost as much as the
@@ -75,6 +99,7 @@ class Exchange(RequestResponseCycle):
 
     def _complete(self) -> None:
         self.response_complete = True
+        self.body = bytearray()  # what nobody read would stay until the next request comes
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()

@@ -98,6 +98,7 @@ class Connection(HttpToolsProtocol):
         self._host: bytes | None = None  # the last Host that was found valid
         self._hosts = 0  # Host headers of this request
         self._left: Callable[[], None] | None = None
+        self._served: Exchange | None = None  # the one that the application has or had last
         self._extensions: dict[str, dict[object, object]] = {"omnivec.left": {"watch": self.watch}}
 
     def watch(self, left: Callable[[], None] | None) -> None:
@@ -120,10 +121,18 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.sweep.connections.discard(self)
         left, self._left = self._left, None
-        self._extensions = {}  # it holds this connection
+        if self._served is not None:
+            self._served.leave()  # uvicorn tells the one that was read last, which may wait
         super().connection_lost(exc)
+        self._let_go()
         if left is not None:
             left()
+
+    def _let_go(self) -> None:
+        """Of what holds this connection: it would stay until the garbage collector comes."""
+        self._extensions.clear()
+        self.pipeline.clear()
+        self._served = self.cycle = self.scope = self.parser = None  # type: ignore[assignment] # as at first
 
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.LINGER:
@@ -257,19 +266,7 @@ class Connection(HttpToolsProtocol):
 
     def _exchange(self, version: str) -> Exchange:
         keep = version != "1.0" and self.parser.should_keep_alive()
-        exchange = Exchange(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=keep and not self.draining,
-            on_response=self.on_response_complete,
-        )
+        exchange = Exchange.on(self, keep_alive=keep and not self.draining)
         if self._socket:
             self._socket = False
             exchange.hand_over = self.hand_over
@@ -285,7 +282,7 @@ class Connection(HttpToolsProtocol):
         self.connections.add(taker)
         self.sweep.add(taker)
         self._forget(self)
-        self._extensions = {}
+        self._let_go()
         self.transport.set_protocol(taker)
         taker.connection_made(self.transport)
         return True
@@ -293,6 +290,10 @@ class Connection(HttpToolsProtocol):
     def _forget(self, gone: Any) -> None:
         self.connections.discard(gone)
         self.sweep.connections.discard(gone)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
