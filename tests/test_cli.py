@@ -73,6 +73,16 @@ def test_each_command_has_examples(command: str) -> None:
     assert "Examples:\n    omnivec" in done.stdout
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_words_and_no_marks_of_python(command: str) -> None:
+    told = run(command, "--help").stdout
+    assert not re.search(r"<\w|list\[|x>=|\{[A-Z]|\[\[|\d\.0\]|\[required", told)
+    rows = re.split(r"\n  (?=-)", told.partition("Options:")[2])[1:]
+    assert len(rows) > 4
+    for row in rows:
+        assert re.search(r"\s{2}[A-Z`][^.]+\.", row), row
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = "import omnivec.cli, sys; print(*sys.modules)"
     done = subprocess.run(
@@ -93,6 +103,9 @@ def test_every_setting_has_a_flag() -> None:
     ("arguments", "code", "words"),
     [
         (("serv",), 2, "No such command"),
+        (("embed", "-", "--dims", "0"), 2, "'0'; accepted: a whole number from 1"),
+        (("rerank", "q", "-", "--top-n", "x"), 2, "'x'; accepted: a whole number from 1"),
+        (("bench", "--seconds", "nan"), 2, "'nan'; accepted: a number of seconds from 0.1"),
         (("serve", "--port", "x"), 2, "port (flag --port) is 'x'; accepted"),
         (("serve", "--host", "0.0.0.0"), 2, "--insecure-no-auth"),
         (("serve", "--profile", "synesis"), 2, "--api-key"),
