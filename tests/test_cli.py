@@ -296,8 +296,8 @@ def test_models_lists_what_is_here_first() -> None:
     assert (rows[1]["name"], rows[1]["state"]) == ("omnivec/bm25", "here")
     assert {row["state"] for row in rows[2:]} == {"known"}
     table = run("models", "--here").stdout.splitlines()
-    assert table[0].split() == ["MODEL", "MAKES", "TOKENS", "STATE"]
-    assert table[1].split() == [rows[0]["name"], "dense", "384", "256", "here"]
+    assert table[0].split() == ["MODEL", "MAKES", "READS", "TOKENS", "STATE"]
+    assert table[1].split() == [rows[0]["name"], "dense", "384", "text", "256", "here"]
     assert len(table) == 3
 
 
@@ -306,17 +306,32 @@ def test_models_fit_a_terminal_and_say_what_they_make(elsewhere: Path) -> None:
     done = run("models", "--all", "--catalogue", "own.toml")
     assert max(map(len, done.stdout.splitlines())) <= 80
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
-    assert rows["me/mine"] == ["dense", "7", "-", "known"]
-    assert rows["BAAI/bge-m3"] == ["dense", "sparse", "multi", "8192", "known"]
-    assert rows["naver/splade-v3"] == ["sparse", "30522", "512", "known"]
-    assert rows["BAAI/bge-reranker-v2-m3"] == ["scores", "8192", "known"]
-    assert rows["Qwen/Qwen3-Embedding-0.6B"] == ["dense", "1024", "8192", "known"]
-    assert rows["google/embeddinggemma-300m"] == ["dense", "768", "2048", "known"]
-    assert rows["BAAI/bge-reranker-v2-minicpm-layerwise"] == ["scores", "1024", "later"]
+    assert rows["me/mine"] == ["dense", "7", "text", "-", "known"]
+    assert rows["BAAI/bge-m3"] == ["dense", "sparse", "multi", "text", "8192", "known"]
+    assert rows["naver/splade-v3"] == ["sparse", "30522", "text", "512", "known"]
+    assert rows["BAAI/bge-reranker-v2-m3"] == ["scores", "text", "8192", "known"]
+    assert rows["Qwen/Qwen3-Embedding-0.6B"] == ["dense", "1024", "text", "8192", "known"]
+    assert rows["google/embeddinggemma-300m"] == ["dense", "768", "text", "2048", "known"]
+    assert rows["BAAI/bge-reranker-v2-minicpm-layerwise"] == ["scores", "text", "1024", "later"]
     told = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
     assert told["BAAI/bge-m3"]["kinds"] == ["dense", "sparse", "multivector"]
     assert told["BAAI/bge-m3"]["tasks"] == ["encode", "score"]
     assert "BAAI/bge-reranker-v2-minicpm-layerwise" not in told
+
+
+def test_models_say_what_they_read_and_need() -> None:
+    table = run("models").stdout.splitlines()
+    row = next(line for line in table if line.startswith("Qwen/Qwen3-VL-Embedding-2B"))
+    assert row.split()[1:4] == ["dense", "2048", "video"]
+    assert table[table.index(row) + 1] == "    needs omnivec[torch] for image and video"
+    told = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
+    for name, reads, extra, note in (
+        ("BAAI/bge-m3", ["text"], None, ""),
+        ("openai/clip-vit-base-patch32", ["text", "image"], None, ""),
+        ("vidore/colpali-v1.3-hf", ["text", "image"], "torch", "needs omnivec[torch]"),
+    ):
+        row = told[name]
+        assert (row["reads"], row["extra"], row["note"]) == (reads, extra, note)
 
 
 def test_a_wrong_catalogue_is_told_like_a_wrong_setting(elsewhere: Path) -> None:
