@@ -354,6 +354,17 @@ def test_models_tells_a_broken_cache(elsewhere: Path) -> None:
     assert rows["org/half"]["note"] == "omnivec pull org/half"
 
 
+def test_a_folder_that_is_no_known_model_is_told_in_words(elsewhere: Path) -> None:
+    (elsewhere / "odd").mkdir()
+    for config, words in (("{}", "it has no model_type"), ('{"model_type": "x"}', "'x' is not")):
+        (elsewhere / "odd" / "config.json").write_text(config)
+        (elsewhere / "odd" / "model.safetensors").touch()
+        done = run("embed", "-", "-m", "./odd", text="a")
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "`omnivec models`" in done.stderr
+
+
 def test_doctor_says_what_would_be_served() -> None:
     done = run("doctor", "--port", "0", "--json")
     found = json.loads(done.stdout)

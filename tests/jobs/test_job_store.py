@@ -411,3 +411,13 @@ def test_the_log_of_the_file_does_not_grow_under_its_first_jobs(tmp_path: Path) 
     again = open_store(str(left / path.name))
     assert run(again, (table.health,)) == [Health({"IN_QUEUE": 100}, 0)]
     again.close()
+
+
+def test_a_url_of_another_database_makes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"'redis' is no database .*postgresql://") as caught:
+        open_store("redis://user:s3cret@host/0")
+    assert "s3cret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

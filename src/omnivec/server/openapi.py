@@ -283,7 +283,7 @@ def _titled(samples: Mapping[str, str], endpoints: Mapping[str, Endpoint]) -> Ma
     """Each sample under what its own dialect says of itself, where there are several."""
     if len(samples) == 1:
         return samples
-    return {f"{name}, {endpoints[name].summary.rstrip('.')}": samples[name] for name in samples}
+    return {f"{name}: {endpoints[name].summary.rstrip('.')}": samples[name] for name in samples}
 
 
 def _describe(samples: Mapping[str, str], aliases: list[str]) -> str:
