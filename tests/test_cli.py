@@ -73,6 +73,16 @@ def test_each_command_has_examples(command: str) -> None:
     assert "Examples:\n    omnivec" in done.stdout
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_words_and_no_marks_of_python(command: str) -> None:
+    told = run(command, "--help").stdout
+    assert not re.search(r"<\w|list\[|x>=|\{[A-Z]|\[\[|\d\.0\]|\[required", told)
+    rows = re.split(r"\n  (?=-)", told.partition("Options:")[2])[1:]
+    assert len(rows) > 4
+    for row in rows:
+        assert re.search(r"\s{2}[A-Z`][^.]+\.", row), row
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = "import omnivec.cli, sys; print(*sys.modules)"
     done = subprocess.run(
@@ -93,6 +103,9 @@ def test_every_setting_has_a_flag() -> None:
     ("arguments", "code", "words"),
     [
         (("serv",), 2, "No such command"),
+        (("embed", "-", "--dims", "0"), 2, "'0'; accepted: a whole number from 1"),
+        (("rerank", "q", "-", "--top-n", "x"), 2, "'x'; accepted: a whole number from 1"),
+        (("bench", "--seconds", "nan"), 2, "'nan'; accepted: a number of seconds from 0.1"),
         (("serve", "--port", "x"), 2, "port (flag --port) is 'x'; accepted"),
         (("serve", "--host", "0.0.0.0"), 2, "--insecure-no-auth"),
         (("serve", "--profile", "synesis"), 2, "--api-key"),
@@ -283,8 +296,8 @@ def test_models_lists_what_is_here_first() -> None:
     assert (rows[1]["name"], rows[1]["state"]) == ("omnivec/bm25", "here")
     assert {row["state"] for row in rows[2:]} == {"known"}
     table = run("models", "--here").stdout.splitlines()
-    assert table[0].split() == ["MODEL", "MAKES", "TOKENS", "STATE"]
-    assert table[1].split() == [rows[0]["name"], "dense", "384", "256", "here"]
+    assert table[0].split() == ["MODEL", "MAKES", "READS", "TOKENS", "STATE"]
+    assert table[1].split() == [rows[0]["name"], "dense", "384", "text", "256", "here"]
     assert len(table) == 3
 
 
@@ -293,17 +306,32 @@ def test_models_fit_a_terminal_and_say_what_they_make(elsewhere: Path) -> None:
     done = run("models", "--all", "--catalogue", "own.toml")
     assert max(map(len, done.stdout.splitlines())) <= 80
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
-    assert rows["me/mine"] == ["dense", "7", "-", "known"]
-    assert rows["BAAI/bge-m3"] == ["dense", "sparse", "multi", "8192", "known"]
-    assert rows["naver/splade-v3"] == ["sparse", "30522", "512", "known"]
-    assert rows["BAAI/bge-reranker-v2-m3"] == ["scores", "8192", "known"]
-    assert rows["Qwen/Qwen3-Embedding-0.6B"] == ["dense", "1024", "8192", "known"]
-    assert rows["google/embeddinggemma-300m"] == ["dense", "768", "2048", "known"]
-    assert rows["BAAI/bge-reranker-v2-minicpm-layerwise"] == ["scores", "1024", "later"]
+    assert rows["me/mine"] == ["dense", "7", "text", "-", "known"]
+    assert rows["BAAI/bge-m3"] == ["dense", "sparse", "multi", "text", "8192", "known"]
+    assert rows["naver/splade-v3"] == ["sparse", "30522", "text", "512", "known"]
+    assert rows["BAAI/bge-reranker-v2-m3"] == ["scores", "text", "8192", "known"]
+    assert rows["Qwen/Qwen3-Embedding-0.6B"] == ["dense", "1024", "text", "8192", "known"]
+    assert rows["google/embeddinggemma-300m"] == ["dense", "768", "text", "2048", "known"]
+    assert rows["BAAI/bge-reranker-v2-minicpm-layerwise"] == ["scores", "text", "1024", "later"]
     told = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
     assert told["BAAI/bge-m3"]["kinds"] == ["dense", "sparse", "multivector"]
     assert told["BAAI/bge-m3"]["tasks"] == ["encode", "score"]
     assert "BAAI/bge-reranker-v2-minicpm-layerwise" not in told
+
+
+def test_models_say_what_they_read_and_need() -> None:
+    table = run("models").stdout.splitlines()
+    row = next(line for line in table if line.startswith("Qwen/Qwen3-VL-Embedding-2B"))
+    assert row.split()[1:4] == ["dense", "2048", "video"]
+    assert table[table.index(row) + 1] == "    needs omnivec[torch] for image and video"
+    told = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
+    for name, reads, extra, note in (
+        ("BAAI/bge-m3", ["text"], None, ""),
+        ("openai/clip-vit-base-patch32", ["text", "image"], None, ""),
+        ("vidore/colpali-v1.3-hf", ["text", "image"], "torch", "needs omnivec[torch]"),
+    ):
+        row = told[name]
+        assert (row["reads"], row["extra"], row["note"]) == (reads, extra, note)
 
 
 def test_a_wrong_catalogue_is_told_like_a_wrong_setting(elsewhere: Path) -> None:
@@ -324,6 +352,17 @@ def test_models_tells_a_broken_cache(elsewhere: Path) -> None:
     rows = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
     assert rows["org/half"]["state"] == "incomplete"
     assert rows["org/half"]["note"] == "omnivec pull org/half"
+
+
+def test_a_folder_that_is_no_known_model_is_told_in_words(elsewhere: Path) -> None:
+    (elsewhere / "odd").mkdir()
+    for config, words in (("{}", "it has no model_type"), ('{"model_type": "x"}', "'x' is not")):
+        (elsewhere / "odd" / "config.json").write_text(config)
+        (elsewhere / "odd" / "model.safetensors").touch()
+        done = run("embed", "-", "-m", "./odd", text="a")
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "`omnivec models`" in done.stderr
 
 
 def test_doctor_says_what_would_be_served() -> None:

@@ -137,7 +137,12 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() -> None:
         ({"OMNIVEC_DTYPE": "int4"}, ("dtype", "auto, bf16, f16, f32, int8")),
         ({"OMNIVEC_DEVICE": "npu"}, ("auto, cpu, cuda",)),
         ({"OMNIVEC_QUEUE": "0"}, ("queue", "a whole number from 1")),
-        ({"OMNIVEC_MAX_AGE": "0"}, ("max_age", "a number of seconds")),
+        ({"OMNIVEC_MAX_AGE": "0"}, ("max_age", "a number of seconds above 0")),
+        ({"OMNIVEC_LOAD_WAIT": "-1"}, ("load_wait", "a number of seconds from 0")),
+        ({"OMNIVEC_MAX_BODY": "4MB"}, ("max_body", "'4MB'", "from 1, in bytes")),
+        ({"OMNIVEC_MEMORY": "four"}, ("memory (environment OMNIVEC_MEMORY)", "'four'", "16GiB")),
+        ({"OMNIVEC_CACHE": "9"}, ("cache (environment OMNIVEC_CACHE)", "from 16MB")),
+        ({"OMNIVEC_API_KEY": "a b"}, ("api_keys (environment OMNIVEC_API_KEY)", "printable")),
         ({"OMNIVEC_OFFLINE": "maybe"}, ("offline", "true, false")),
         ({"OMNIVEC_PRT": "1"}, ("'OMNIVEC_PRT'", "did you mean 'OMNIVEC_PORT'", "omnivec config")),
         ({"OMNIVEC_PROT": "1"}, ("did you mean 'OMNIVEC_PORT'",)),
@@ -148,7 +153,7 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() -> None:
         ),
         ({"OMNIVEC_PROFILE": "tei"}, ("profile", "openai", "synesis")),
         ({"PORT": "x"}, ("port (environment PORT)",)),
-        ({"OMNIVEC_API_KEY_FILE": "absent"}, ("api_key_file", "cannot be read")),
+        ({"OMNIVEC_API_KEY_FILE": "absent"}, ("api_key_file", "cannot be read: No such file")),
         ({"OMNIVEC_CONFIG": "absent.toml"}, ("absent.toml", "No such file")),
     ],
 )
@@ -169,7 +174,11 @@ def test_a_wrong_value_names_its_place_and_what_is_accepted(
         ("port = ", ("omnivec.toml is not valid TOML",)),
         ("models = 5", ("models", "a list of texts")),
         ("offline = 1", ("offline", "true, false")),
-        ("[port]\nx = 1", ("port", "from 0 to 65535")),
+        ("[port]\nx = 1", ("omnivec.toml: [port] is a table", "port = 8400, in no table")),
+        ("[omnivec]\nport = 1", ("[omnivec] is a table", "port = 8400")),
+        ('[[group]]\nmodels = [{ id = "a/b" }]', ("[group] is a table", "--catalogue")),
+        ("memory = 4", ("memory", 'a text, in quotes: "4GB"')),
+        ("lora = 4", ("lora", 'a list of texts: ["one", "two"]')),
     ],
 )
 def test_a_wrong_file_says_so(elsewhere: Path, content: str, words: tuple[str, ...]) -> None:
@@ -178,6 +187,13 @@ def test_a_wrong_file_says_so(elsewhere: Path, content: str, words: tuple[str, .
         load({}, {})
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_key_of_the_wrong_type_is_not_repeated(elsewhere: Path) -> None:
+    (elsewhere / "omnivec.toml").write_text("admin_key = 1234567")
+    with pytest.raises(SettingsError, match=r"admin_key .*a text, in quotes") as caught:
+        load({}, {})
+    assert "1234567" not in str(caught.value)
 
 
 def test_a_file_takes_lists_and_texts(elsewhere: Path) -> None:

@@ -33,7 +33,8 @@ def test_it_is_openapi_3_1(described):
 def test_every_operation_says_what_it_is(described):
     seen = set()
     for _, path, operation in operations(described):
-        assert operation["summary"], path
+        assert 0 < len(operation["summary"]) <= 80, path
+        assert " / " not in operation["summary"], path
         assert operation["tags"], path
         assert "200" in operation["responses"], path
         assert operation["operationId"] not in seen

@@ -17,7 +17,8 @@ import httpx
 import pytest
 from serving import post, read_all, read_response
 
-from omnivec.hosts.uvicorn import PortError, bind
+from omnivec.core.settings import Settings
+from omnivec.hosts.uvicorn import PortError, bind, listening
 
 SCRIPT = Path(__file__).with_name("process.py")
 
@@ -192,6 +193,13 @@ def test_a_name_binds_all_of_its_addresses():
             made.close()
     with pytest.raises(PortError, match="cannot listen"):
         bind("no-such-host.invalid", 0)
+
+
+def test_a_second_port_that_is_taken_is_named_with_its_flag():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        second = taken.getsockname()[1]
+        with pytest.raises(PortError, match=rf"127\.0\.0\.1:{second} .*with --health-port$"):
+            listening(Settings(port=0, health_port=second))
 
 
 def test_a_second_port_answers_as_the_first_does():

@@ -10,6 +10,7 @@ import typer
 from omnivec import __version__
 from omnivec.cli.batch import embed, rerank
 from omnivec.cli.bench import bench
+from omnivec.cli.command import Command
 from omnivec.cli.converting import convert
 from omnivec.cli.doctor import doctor
 from omnivec.cli.runpod import runpod
@@ -31,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for command in (serve, runpod, config, embed, rerank, models, pull, convert, doctor, bench):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _show_version(asked: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 import typer
 
+from omnivec.cli.command import at_least
 from omnivec.cli.options import COMPUTE, settings, takes_settings
 from omnivec.cli.texts import InputError, JsonLines, Npy, Record, Texts, output
 from omnivec.core.errors import Fault
@@ -25,24 +26,42 @@ File = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
-        help='One text a line, or JSON lines: a string or {"text": …, "id": …}. - is '
-        "standard input.",
+        help='One text a line, or JSON lines: a string or {"text": …, "id": …}. '
+        "Standard input is -.",
     ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "--model-id", "-m", help="The model.", metavar="MODEL"),
+    typer.Option(
+        "--model",
+        "--model-id",
+        "-m",
+        help="As for `omnivec serve`; without it the first of the settings, else its default.",
+        metavar="MODEL",
+    ),
 ]
 Output = Annotated[
     str | None,
-    typer.Option("--output", "-o", help="Where to; standard output without it.", metavar="FILE"),
+    typer.Option(
+        "--output", "-o", help="The file to write; standard output without it.", metavar="FILE"
+    ),
 ]
 Format = Annotated[
     str | None,
-    typer.Option("--format", help="By default what the output's name says.", metavar="jsonl|npy"),
+    typer.Option(
+        "--format",
+        help="What to write; by default what the output's name says, else jsonl.",
+        metavar="jsonl|npy",
+    ),
 ]
 Input = Annotated[
-    str, typer.Option("--input", help="What FILE has in it.", metavar="auto|text|jsonl")
+    str,
+    typer.Option(
+        "--input",
+        help="What FILE has in it; auto: what its name or its first line says. [default: auto]",
+        metavar="auto|text|jsonl",
+        show_default=False,
+    ),
 ]
 
 
@@ -74,11 +93,21 @@ def embed(
     format_: Format = None,
     input_: Input = "auto",
     dims: Annotated[
-        int | None, typer.Option("--dims", min=1, help="Cut vectors to that length.", metavar="N")
+        int | None,
+        typer.Option(
+            "--dims",
+            parser=at_least(1, "a whole number"),
+            help="Cut vectors to N numbers and normalise them again.",
+            metavar="N",
+        ),
     ] = None,
     role: Annotated[
         str | None,
-        typer.Option("--role", help="query, document, or a prompt of the model's.", metavar="ROLE"),
+        typer.Option(
+            "--role",
+            help="Embed as query or as document, or with a prompt of the model's, by its name.",
+            metavar="ROLE",
+        ),
     ] = None,
     *,
     config: str | None,
@@ -122,7 +151,13 @@ def rerank(
     format_: Format = None,
     input_: Input = "auto",
     top: Annotated[
-        int | None, typer.Option("--top-n", min=1, help="Only that many.", metavar="N")
+        int | None,
+        typer.Option(
+            "--top-n",
+            parser=at_least(1, "a whole number"),
+            help="Write only the N best.",
+            metavar="N",
+        ),
     ] = None,
     *,
     config: str | None,

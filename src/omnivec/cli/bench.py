@@ -13,6 +13,7 @@ import typer
 from omnivec import __version__
 from omnivec.cli import machine
 from omnivec.cli.batch import Stop
+from omnivec.cli.command import at_least
 from omnivec.cli.options import COMPUTE, settings, takes_settings
 from omnivec.cli.serving import Json
 from omnivec.core.machine import share
@@ -28,13 +29,27 @@ MEGA = 1e6
 def bench(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="As for `omnivec serve`; without one its default."),
+        typer.Argument(metavar="MODEL", help="As for `omnivec serve`; without one its default."),
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, help="For all measurements.", metavar="N")
+        float,
+        typer.Option(
+            "--seconds",
+            parser=at_least(0.1, "a number of seconds"),
+            help="How long to measure, all in all. [default: 60]",
+            metavar="SECONDS",
+            show_default=False,
+        ),
     ] = 60.0,
     output: Annotated[
-        str, typer.Option("--output", "-o", help="For the table, the numbers and the plot.")
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where the table, the numbers and the plot go. [default: omnivec-bench]",
+            metavar="FOLDER",
+            show_default=False,
+        ),
     ] = "omnivec-bench",
     *,
     as_json: Json = False,

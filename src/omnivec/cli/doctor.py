@@ -120,10 +120,10 @@ def _settings(loaded: Loaded, findings: Findings) -> None:
 
 
 def _port(settings: Settings, findings: Findings) -> None:
-    from omnivec.hosts.uvicorn import PortError, bind
+    from omnivec.hosts.uvicorn import PortError, listening
 
     try:
-        for listener in bind(settings.host, settings.port):
+        for listener in listening(settings):
             listener.close()
     except PortError as error:
         findings.problems.append(str(error.strerror))

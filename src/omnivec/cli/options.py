@@ -93,9 +93,9 @@ FLAGS: Mapping[str, Flag] = {
         "SIZE",
     ),
     "max_batch_tokens": Flag("Tokens in one batch; by default what the runtime likes.", "N"),
-    "queue": Flag("Items that may wait for one model; beyond that, 429.", "N"),
-    "max_items": Flag("Items in one request.", "N"),
-    "max_body": Flag("Bytes of one request.", "N"),
+    "queue": Flag("Items that may wait for one model; beyond that, 429 with Retry-After.", "N"),
+    "max_items": Flag("Texts, pictures or documents in one request.", "N"),
+    "max_body": Flag("Bytes of one request; 33554432 are 32 MiB.", "BYTES"),
     "default_dims": Flag("Length of vectors when a request names none.", "N"),
     "jobs": Flag(
         "Keep the jobs of RunPod's API in this file, or in this PostgreSQL (extra `postgres`): "
@@ -138,7 +138,8 @@ COMPUTE = (
 def _annotation(name: str) -> Any:
     flag = FLAGS[name]
     default = FIELDS[name].default
-    shown = "" if default in (None, (), False) else f" [default: {default}]"
+    plain = f"{default:g}" if isinstance(default, float) else default
+    shown = "" if default in (None, (), False) else f" [default: {plain}]"
     spelling = flag.spelling or f"--{name.replace('_', '-')}"
     several = isinstance(default, tuple)
     kind: Any = bool if FIELDS[name].type is bool else list[str] if several else str

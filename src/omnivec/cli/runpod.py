@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from omnivec.cli.command import at_least
 from omnivec.cli.options import COMPUTE, settings, takes_settings
 from omnivec.cli.serving import Models, Spelled, leave
 from omnivec.core.exposure import check_roots
@@ -20,9 +21,18 @@ def runpod(
     rp_serve_api: Annotated[
         bool, typer.Option("--rp_serve_api", help="The SDK's own server, to try a worker with.")
     ] = False,
-    rp_api_host: Annotated[str | None, typer.Option("--rp_api_host", metavar="HOST")] = None,
-    rp_api_port: Annotated[int | None, typer.Option("--rp_api_port", metavar="N")] = None,
-    rp_log_level: Annotated[str | None, typer.Option("--rp_log_level", metavar="LEVEL")] = None,
+    rp_api_host: Annotated[
+        str | None,
+        typer.Option("--rp_api_host", help="Where --rp_serve_api listens.", metavar="ADDRESS"),
+    ] = None,
+    rp_api_port: Annotated[
+        int | None,
+        typer.Option("--rp_api_port", parser=at_least(1, "a port"), help="Its port.", metavar="N"),
+    ] = None,
+    rp_log_level: Annotated[
+        str | None,
+        typer.Option("--rp_log_level", help="What the SDK logs.", metavar="ERROR|WARN|INFO|DEBUG"),
+    ] = None,
     test_input: Annotated[
         str | None, typer.Option("--test_input", help="Answer this one job.", metavar="JSON")
     ] = None,

@@ -17,8 +17,9 @@ Models = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="MODEL",
-        help="A Hugging Face id, a folder, alias=id, id@revision, or fake. Without one: the "
-        "models of the settings, else sentence-transformers/all-MiniLM-L6-v2.",
+        help="A Hugging Face id, a folder, alias=id, id@revision, or fake (numbers without "
+        "weights, to try things). Without one: the models of the settings, else "
+        "sentence-transformers/all-MiniLM-L6-v2.",
     ),
 ]
 Spelled = Annotated[

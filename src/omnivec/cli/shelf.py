@@ -26,12 +26,14 @@ class Row(NamedTuple):
     state: str
     license: str = ""
     note: str = ""
+    extra: str | None = None
 
     def facts(self) -> dict[str, object]:
         card = self.card
         return {
             "name": self.name,
             "tasks": list(card.tasks),
+            "reads": list(card.modalities),
             "kinds": list(card.kinds),
             "dims": card.dims,
             "sparse_dims": card.sparse_dims,
@@ -40,12 +42,14 @@ class Row(NamedTuple):
             "architecture": card.architecture,
             "profiles": sorted({"default", *card.profiles}),
             "license": self.license,
+            "extra": self.extra,
             "state": self.state,
             "note": self.note,
         }
 
 
-WIDTH = 41  # of a name; a longer one has a line to itself
+WIDTH = 38  # of a name; a longer one has a line to itself
+WORDS = {"incomplete": "partly"}  # so that a line has at most 80 characters
 RANKS = {"here": 0, "failed": 1, "incomplete": 1, "known": 2, "later": 3}
 MADE = ("dense", "sparse", "multi", "scores", "classes")
 
@@ -63,7 +67,9 @@ def models(
 ) -> None:
     """List the models on this machine, and those that are known.
 
-    Any other Hugging Face id works, too, if its architecture is one that omnivec has.
+    Any other Hugging Face id works, too, if its architecture is one that omnivec has. READS is
+    text, image for models that see pictures as well, video for those that see both. STATE is
+    here, known (`omnivec pull` gets it), partly or failed. Under a model stands what it needs.
 
     \b
     Examples:
@@ -79,9 +85,11 @@ def models(
 
         print(json.dumps([row.facts() for row in rows], indent=2))
         return
-    print(f"{'MODEL':{WIDTH}}  {'MAKES':18} {'TOKENS':>6}  STATE")
+    print(f"{'MODEL':{WIDTH}}  {'MAKES':18} {'READS':5} {'TOKENS':>6}  STATE")
     for row in rows:
-        facts = f"{_made(row.card):18} {row.card.max_tokens or '-':>6}  {row.state}"
+        reads, tokens = row.card.modalities[-1], row.card.max_tokens or "-"
+        state = WORDS.get(row.state, row.state)
+        facts = f"{_made(row.card):18} {reads:5} {tokens:>6}  {state}"
         wraps = len(row.name) > WIDTH
         print(f"{row.name}\n{'':{WIDTH}}  {facts}" if wraps else f"{row.name:{WIDTH}}  {facts}")
         if row.note:
@@ -118,13 +126,17 @@ def _rows(own: str | None) -> Iterator[Row]:
             yield Row(name, spec.card(), "later", license_, entry.unserved)
         else:
             row = _row(spec, license_, cached)
-            yield row._replace(note=row.note or _needs(entry))
+            extra = entry.extra if entry else None
+            yield row._replace(note=row.note or _needs(entry), extra=extra)
 
 
 def _needs(entry: "Entry | None") -> str:
     if entry is not None and entry.converted:
         return f"omnivec convert {entry.id} FOLDER"
-    return f"needs omnivec[{entry.extra}]" if entry and entry.extra else ""
+    if entry is None or not entry.extra:
+        return ""
+    needed = f"needs omnivec[{entry.extra}]"
+    return f"{needed} for {' and '.join(entry.extra_for)}" if entry.extra_for else needed
 
 
 def _row(spec: "Spec", license_: str, cached: Sequence[str]) -> Row:

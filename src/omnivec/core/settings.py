@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from omnivec.core import machine, sizes
 from omnivec.core.profiles import PROFILES, Profile
-from omnivec.core.values import accepted, convert, mask
+from omnivec.core.values import UNITS, accepted, convert, mask, table
 
 Dialect: TypeAlias = Literal["openai", "synesis", "intel", "runpod", "sie"]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
@@ -169,9 +169,9 @@ def _merge(layers: Sequence[Layer], notes: tuple[str, ...], path: Path | None) -
         keys = _keys(Path(str(values["api_key_file"])).expanduser())
         values["api_keys"] = (*values.get("api_keys", ()), *keys)
         origins["api_keys"] = origins["api_key_file"]
-    _check_keys(values.get("api_keys", ()))
-    _cache(values.get("cache"))
-    budget(values.get("memory"))
+    _check_keys(values.get("api_keys", ()), origins["api_keys"])
+    _cache(values.get("cache"), f" ({origins['cache']})")
+    budget(values.get("memory"), f" ({origins['memory']})")
     if "runtime" in values:
         _check_runtime(values["runtime"], origins["runtime"])
     return Loaded(Settings(**values), origins, notes, path)
@@ -229,6 +229,11 @@ def _file(path: Path) -> Layer:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    if (name := table(content)) is not None:
+        raise SettingsError(
+            f"{path}: [{name}] is a table; accepted: lines such as port = 8400, in no table; what "
+            "is to be known of models, in a file for --catalogue"
+        )
     return {
         _known(name, str(path)): Given(value, f"file {path}") for name, value in content.items()
     }
@@ -301,7 +306,8 @@ def _keys(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"api_key_file: {path} cannot be read as text") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"api_key_file: {path} cannot be read: {why}") from error
     stripped = (line.strip() for line in lines)
     keys = tuple(line for line in stripped if line and not line.startswith("#"))
     if not keys:  # whoever names a file wants a guarded server
@@ -332,8 +338,8 @@ def _value(name: str, given: Given) -> Any:
     try:
         return convert(name, FIELDS[name], given.value)
     except msgspec.ValidationError:
-        shown = "" if name.startswith("api_key") else f" is {given.value!r}"
-        expected = ", ".join(accepted(FIELDS[name].type))
+        shown = "" if name.startswith(("api_key", "admin_key")) else f" is {given.value!r}"
+        expected = ", ".join(accepted(FIELDS[name].type)) + UNITS.get(name, "")
         raise SettingsError(f"{name} ({given.origin}){shown}; accepted: {expected}") from None
 
 
@@ -345,10 +351,10 @@ def _check_runtime(name: str, origin: str) -> None:
         raise SettingsError(f"runtime ({origin}) is {name!r}; accepted: {', '.join(known)}")
 
 
-def _check_keys(keys: Sequence[str]) -> None:
+def _check_keys(keys: Sequence[str], origin: str) -> None:
     if not all(re.fullmatch(r"[!-~]+", key) for key in keys):
         raise SettingsError(
-            "api_keys: a key is empty or has a character that no header can carry; "
+            f"api_keys ({origin}): a key is empty or has a character that no header can carry; "
             "accepted: printable ASCII without spaces"
         )
 
@@ -370,7 +376,7 @@ def cache(settings: Settings, environ: Mapping[str, str] | None = None) -> tuple
     return Path(folder or Path(own or f"{home}/.cache", "omnivec")).expanduser(), size
 
 
-def _cache(text: str | None) -> tuple[int, str] | None:
+def _cache(text: str | None, origin: str = "") -> tuple[int, str] | None:
     """(bytes, folder or "") of `SIZE[,FOLDER]`."""
     if text is None or text.lower() == "off":
         return None
@@ -378,17 +384,19 @@ def _cache(text: str | None) -> tuple[int, str] | None:
     count = sizes.parse(size) or 0
     if count < CACHE_LEAST:
         raise SettingsError(
-            f"cache is {text!r}; accepted: off, or a size from 16MB and perhaps a folder: 500MB "
-            "or 2GB,/var/lib/omnivec"
+            f"cache{origin} is {text!r}; accepted: off, or a size from 16MB and perhaps a folder: "
+            "500MB or 2GB,/var/lib/omnivec"
         )
     return count, folder.strip()
 
 
-def budget(text: str | None) -> int:
+def budget(text: str | None, origin: str = "") -> int:
     """Bytes that all loaded models together may take. Raises SettingsError."""
     if text is None:
         return int(machine.installed() * SHARE)
     count = sizes.parse(text)
     if not count:
-        raise SettingsError(f"memory is {text!r}; accepted: a size such as 800MB, 4GB or 16GiB")
+        raise SettingsError(
+            f"memory{origin} is {text!r}; accepted: a size such as 800MB, 4GB or 16GiB"
+        )
     return count

@@ -21,6 +21,8 @@ SWITCH = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
+UNITS = {"max_body": ", in bytes", "memory": ': "4GB"', "cache": ': "2GB"'}
+"""What is said behind the type of a setting that is not accepted."""
 # A model argument may hold commas (`fake:dims=8,seed=1`), never spaces or semicolons.
 BETWEEN = {"models": r"[;\s]+"}
 
@@ -56,16 +58,25 @@ def accepted(kind: Any) -> Iterator[str]:
                 yield from map(str, values)
             case inspect.IntType(ge=low, le=high):
                 yield f"a whole number from {low}" + (f" to {high}" if high is not None else "")
-            case inspect.FloatType():
-                yield "a number of seconds"
+            case inspect.FloatType(gt=above, ge=least):
+                bound = f" from {least:g}" if least is not None else ""
+                yield "a number of seconds" + (f" above {above:g}" if above is not None else bound)
             case inspect.BoolType():
                 yield from ("true", "false")
             case inspect.VarTupleType():
-                yield "a list of texts"
+                yield 'a list of texts: ["one", "two"]'
             case inspect.StrType():
-                yield "a text"
+                yield "a text, in quotes"
             case _:
                 pass
+
+
+def table(content: Mapping[str, object]) -> str | None:
+    """The first name under which a TOML file has a table, or several."""
+    firsts = (
+        (key, one[0] if isinstance(one, list) and one else one) for key, one in content.items()
+    )
+    return next((key for key, one in firsts if isinstance(one, dict)), None)
 
 
 def mask(name: str, value: object) -> object:

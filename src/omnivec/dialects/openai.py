@@ -232,7 +232,7 @@ class OpenAI:
             path="/embeddings",
             decode=decode_embeddings,
             encode=_openai.encode_embeddings,
-            summary="Turn texts into vectors.",
+            summary="Turn texts and images into vectors (OpenAI).",
             request=EmbeddingRequest,
             response=_openai.EmbeddingList,
             example={"input": ["The quick brown fox", "jumps over the lazy dog"]},

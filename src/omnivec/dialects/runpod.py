@@ -242,7 +242,7 @@ class RunPod:
             path="/job",
             decode=decode_embeddings,
             encode=encode_embeddings,
-            summary="Answer the input of a RunPod embedding job, at once.",
+            summary="Answer an embedding or a rerank job at once (RunPod).",
             request=JobEmbeddingRequest,
             response=JobEmbeddings,
             example={"input": ["Hello world"]},
@@ -254,7 +254,7 @@ class RunPod:
             path="/job",
             decode=decode_rerank,
             encode=encode_rerank,
-            summary="Answer the input of a RunPod rerank job, at once.",
+            summary="Answer an embedding or a rerank job at once (RunPod).",
             request=JobRerankRequest,
             response=JobRanking,
             example={

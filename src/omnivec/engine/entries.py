@@ -77,7 +77,8 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     are there. `prompts`, `hypothesis_template`, `judgement`, `pooling` and `max_tokens` win over
     the files. `judgement` is the prompt of a reranker that is a language model, by its name.
     `zero_shot` models classify by labels of the request. `architecture` is config.json's
-    `model_type`, `tokens` how long an input may be, `extra` what must be installed for it.
+    `model_type`, `tokens` how long an input may be, `extra` what must be installed for it, or
+    for its inputs of the kinds in `extra_for` alone.
     `pickle`: the weights are only there as pytorch_model.bin. `folder` holds the model's files,
     seen from the TOML file. `converted`: the files under its id are another program's, which
     `omnivec convert` makes a folder of. `unserved` says why this release cannot load it.
@@ -94,6 +95,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     tokens: Count | None = None
     license: str | None = None
     extra: str | None = None
+    extra_for: tuple[Modality, ...] | None = None
     unserved: str | None = None
     converted: bool | None = None
     prompts: dict[str, str] | None = None

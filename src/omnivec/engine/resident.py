@@ -49,10 +49,11 @@ class Opener:
         for family in self._families.values():
             if family.claims(checkpoint):
                 return family
-        what = checkpoint.architecture or "no model_type"
+        kind = checkpoint.architecture
+        what = f"the architecture {kind!r} is not known here" if kind else "it has no model_type"
         raise CheckpointError(
-            f"{checkpoint.name}: no family of models here claims it (config.json: {what}); "
-            f"there are {', '.join(self._families)}"
+            f"{checkpoint.name}: config.json: {what}; `omnivec models` lists models that are"
+            " known, and a model of their architectures can be served as well"
         )
 
     def runtime(self, checkpoint: Checkpoint, heads: Mapping[str, Head]) -> Runtime:

@@ -52,9 +52,7 @@ def serve(
     """
     sys.setswitchinterval(SWITCH)
     _share_heaps()
-    sockets = bind(settings.host, settings.port)
-    if settings.health_port not in (None, settings.port):
-        sockets += bind(settings.host, settings.health_port or 0)
+    sockets = listening(settings)
     server = Server(configure(app, settings), app)
     if opened is not None:
         address = sockets[0].getsockname()
@@ -106,8 +104,23 @@ def configure(
     )
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets for every address of the host, bound and not yet listening. Raises PortError."""
+def listening(settings: Settings) -> list[socket.socket]:
+    """The sockets of a server's port and of its second one. Raises PortError."""
+    sockets = bind(settings.host, settings.port)
+    second = settings.health_port
+    if second is None or second == settings.port:
+        return sockets
+    try:
+        return [*sockets, *bind(settings.host, second, "--health-port")]
+    except PortError:
+        for opened in sockets:
+            opened.close()
+        raise
+
+
+def bind(host: str, port: int, flag: str = "--host or --port") -> list[socket.socket]:
+    """Sockets for every address of the host, bound and not yet listening. Raises PortError,
+    which names the flag."""
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(
@@ -122,8 +135,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
             opened.close()
         raise PortError(
             error.errno,
-            f"cannot listen on {host}:{port} ({error.strerror}); "
-            "choose another with --host or --port",
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another with {flag}",
         ) from error
     return sockets
 

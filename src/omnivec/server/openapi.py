@@ -35,6 +35,7 @@ from omnivec.server.operations import Operation, Route
 Json = dict[str, Any]
 
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
+_WHOSE = re.compile(r"(?P<words>.+?)(?: \((?P<whose>[^()]+)\))?\.?")
 _KEYS = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
 
 _JSON = "application/json"
@@ -178,8 +179,8 @@ def _operation(
     found: Json = {
         "tags": list(dict.fromkeys(op.dialect.name for op in route.operations)),
         "operationId": _identify(route),
-        "summary": " / ".join(dict.fromkeys(e.summary.rstrip(".") for _, e in endpoints)),
-        "description": _describe(samples, aliases),
+        "summary": _summarise([endpoint.summary for _, endpoint in endpoints]),
+        "description": _describe(_titled(samples, dict(endpoints)), aliases),
         "responses": {
             "200": _content(
                 "The answer.", _one_of([schemas.of(e.response) for _, e in endpoints]), packed
@@ -269,6 +270,21 @@ def _samples(samples: Mapping[str, str]) -> Json:
             for name, sample in samples.items()
         ]
     }
+
+
+def _summarise(summaries: list[str]) -> str:
+    """What the first says, and in brackets whose wire formats do it: each names its own."""
+    told = [_WHOSE.fullmatch(summary) for summary in dict.fromkeys(summaries)]
+    words = next(one["words"] for one in told if one)
+    whose = ", ".join(one["whose"] for one in told if one and one["whose"])
+    return f"{words} ({whose})" if whose else words
+
+
+def _titled(samples: Mapping[str, str], endpoints: Mapping[str, Endpoint]) -> Mapping[str, str]:
+    """Each sample under what its own dialect says of itself, where there are several."""
+    if len(samples) == 1:
+        return samples
+    return {f"{name}: {endpoints[name].summary.rstrip('.')}": samples[name] for name in samples}
 
 
 def _describe(samples: Mapping[str, str], aliases: list[str]) -> str:
