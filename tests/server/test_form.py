@@ -53,6 +53,15 @@ def test_texts_and_files_are_found_in_their_order() -> None:
     assert told(read(b"--x--", HEADER)) == []
 
 
+def test_a_field_of_a_page_in_which_no_file_was_chosen_is_none() -> None:
+    """HTML has a browser send it all the same, without a name and without bytes."""
+    empty = part("other", b"", '; filename=""', "Content-Type: application/octet-stream")
+    assert told(read(empty + file(b"one") + empty + END, HEADER)) == [("file", b"one")]
+    assert told(read(empty + END, HEADER)) == []
+    assert refused(part("file", b"", '; filename="a"') + END).message == form.NEITHER
+    assert isinstance(refused(empty * (form.MOST_PARTS + 1) + END), TooLarge)
+
+
 @pytest.mark.parametrize("library", [requests, httpx])
 def test_what_two_libraries_send(library: Any) -> None:
     files = [("file", ('../../ü ".png', b"\r\n\r\n--", "image/png")), ("clip", ("a", MP4))]

@@ -49,11 +49,13 @@ NEITHER = (
 
 
 class Head(NamedTuple):
-    """What is said of a part; `kind` is its Content-Type, in small letters."""
+    """What is said of a part; `kind` is its Content-Type, in small letters. `unnamed`: a file
+    without a name, as browsers send where none was chosen."""
 
     name: str
     kind: str
     is_file: bool
+    unnamed: bool
 
 
 class Posted(NamedTuple):
@@ -129,10 +131,12 @@ def read(body: bytes, header: str) -> Posted:
     files: dict[str, bytes] = {}
     letters = 0
     strange = False
-    for part, content in _parts(body, b"\r\n--" + _boundary(header)):
+    for number, (part, content) in enumerate(_parts(body, b"\r\n--" + _boundary(header))):
         name = part.name
-        if len(fields) == MOST_PARTS:
+        if number == MOST_PARTS:
             raise TooLarge(f"A form may have {MOST_PARTS} fields.")
+        if part.unnamed and not content:
+            continue
         if part.is_file:
             medium = _medium(part.kind, content[:HEAD])
             strange |= medium is None
@@ -209,7 +213,7 @@ def _head(body: bytes, at: int) -> tuple[Head, int]:
     media = kind.startswith(("image/", "video/", "application/octet-stream"))
     is_file = media or "filename" in given or "filename*" in given
     is_text = kind.startswith("text/") and name in TEXTS  # a file of words, as an input
-    return Head(name, kind, is_file and not is_text), end + 4
+    return Head(name, kind, is_file and not is_text, given.get("filename") == ""), end + 4
 
 
 def _text(content: bytes) -> str:
