@@ -76,6 +76,21 @@ def test_what_is_taken_and_not_run_is_taken_again(store: Store) -> None:
     assert health.counts == {"COMPLETED": 1, "IN_PROGRESS": 3, "IN_QUEUE": 1}
 
 
+def test_jobs_are_taken_until_their_inputs_are_large_enough(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "SMALL", 12)
+    for id_ in ("a", "b", "c", "d"):
+        run(store, (table.add, order(id_), NOW))  # of 13 bytes
+    for size, expected in ((14, ["a", "b"]), (1, ["c"]), (0, []), (99, ["d"])):
+        [taken] = run(store, (table.take, 9, NOW, size))
+        assert [job.id for job in taken] == expected
+    small = Order("f", b"{}")
+    run(store, (table.add, order("e"), NOW), (table.add, small, NOW))
+    [taken] = run(store, (table.take, 9, NOW, -5))
+    assert [job.id for job in taken] == ["f"]
+
+
 def test_jobs_of_low_priority_come_last(store: Store) -> None:
     for number in range(6):
         run(store, (table.add, order(str(number), low=number < 3), NOW + number))

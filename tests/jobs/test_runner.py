@@ -157,6 +157,25 @@ def test_so_many_run_at_once_and_all_do() -> None:
     play(scene, at_once=4)
 
 
+def test_large_inputs_are_not_all_in_memory_at_once(monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST_RUNNING", 8)
+    monkeypatch.setattr(table, "SMALL", 1)
+
+    async def scene(runner: Runner, work: Work) -> None:
+        for number in range(9):
+            await runner.submit(Order(str(number), b"wait"))
+        await runner.submit(Order("long", b"longer than that"))
+        await runner.submit(Order("last", b"x"))
+        assert (await runner.wait("last", 60)).status == "COMPLETED"  # it is small
+        assert work.now == 2
+        work.go.set()
+        for id_ in ("8", "long"):
+            assert (await runner.wait(id_, 60)).status == "COMPLETED"
+        assert (work.most, len(work.seen)) == (3, 11)
+
+    play(scene)
+
+
 def test_cancelling_ends_the_work_and_frees_its_place() -> None:
     async def scene(runner: Runner, work: Work) -> None:
         await runner.submit(Order("a", b"wait"))

@@ -36,6 +36,8 @@ EACH = 8
 """Webhooks that are told at once, and those of one host: one that never answers leaves room."""
 MOST_DUE = 1000
 """Of those that are due, so many are looked at."""
+MOST_RUNNING = 2**26
+"""Bytes of inputs of the jobs that run at once: each byte takes two to three of the memory."""
 MOST_KEPT = 2**28
 """Bytes of results in memory: about those of /runsync at full speed for its minute."""
 MOST_ON_DISK = 2**33
@@ -176,16 +178,17 @@ class Runner:
     def _feed(self) -> None:
         """Takes what there is room for; one question to the store at a time."""
         free = self._at_once - len(self._running)
+        room = MOST_RUNNING - sum(len(run.job.input) for run in self._running.values())
         self._hungry = self._taking
         if self._taking or free < 1 or self._ended:
             return  # whoever ends asks again
         self._taking = True
         losses, now = self.store.losses, self.store.clock()
         if losses == self._losses:
-            taking = self.store.run(table.take, free, now)
+            taking = self.store.run(table.take, free, now, room)
         else:
             self._room = table.Room(self.store.spare)  # what was counted may not be so
-            taking = self.store.run(table.take_again, free, now, frozenset(self._running))
+            taking = self.store.run(table.take_again, free, now, frozenset(self._running), room)
         taking.add_done_callback(partial(self._taken, losses))
 
     def _taken(self, losses: int, taking: asyncio.Future[list[Job]]) -> None:

@@ -14,6 +14,8 @@ from omnivec.jobs.job import KEPT_SYNC, SYNC, Health, Job, Order, Status
 MOST_WAITING = 10_000
 MOST_BYTES = 2**30
 """Jobs that may wait or run, and the bytes of their inputs; beyond that a submission is refused."""
+SMALL = 2**16
+"""Bytes of an input that is run beside however many large ones."""
 MOST_STARTS = 20
 """Times that a job is begun again because the process died while it ran."""
 
@@ -108,26 +110,32 @@ def add(db: Connection, order: Order, now: int, left: Room | None = None) -> Job
     return Job(order.id, "IN_QUEUE", now, timeout=order.timeout)
 
 
-def take(db: Connection, most: int, now: int) -> list[Job]:
-    """The next jobs of the queue, running from now on; of low priority the last."""
+def take(db: Connection, most: int, now: int, size: int = MOST_BYTES) -> list[Job]:
+    """The next jobs of the queue, running from now on; of low priority the last. So many that
+    their inputs reach `size` bytes; the last of them may be longer than what is left. Small
+    ones wait for no room."""
     return _jobs(
         db.execute(
             "UPDATE job SET status = 'IN_PROGRESS', started = ?, attempts = attempts + 1 WHERE "  # noqa: S608 - names of ours
-            "seq IN (SELECT seq FROM job WHERE status = 'IN_QUEUE' AND expires > ? "
-            f"ORDER BY low, seq LIMIT ?) RETURNING {COLUMNS}, input",
-            (now, now, most),
+            "seq IN (SELECT seq FROM (SELECT seq, size, sum(size) OVER (ORDER BY low, seq) "
+            "- size AS before FROM (SELECT seq, low, size FROM job WHERE status = 'IN_QUEUE' AND "
+            "expires > ? ORDER BY low, seq LIMIT ?) AS next) AS sized "
+            f"WHERE before < ? OR size <= {SMALL}) RETURNING {COLUMNS}, input",
+            (now, now, most, size),
         )
     )
 
 
-def take_again(db: Connection, most: int, now: int, running: Collection[str]) -> list[Job]:
+def take_again(
+    db: Connection, most: int, now: int, running: Collection[str], size: int = MOST_BYTES
+) -> list[Job]:
     """The same after an answer may have been lost: what the table has as running and is not
     among `running` waits again first, in its old place. It was never begun, or its end is what
     was lost."""
     for (id_,) in db.execute("SELECT id FROM job WHERE status = 'IN_PROGRESS'").fetchall():
         if id_ not in running:
             db.execute("UPDATE job SET status = 'IN_QUEUE', started = NULL WHERE id = ?", (id_,))
-    return take(db, most, now)
+    return take(db, most, now, size)
 
 
 def finish(
