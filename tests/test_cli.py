@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -81,6 +82,18 @@ def test_help_has_words_and_no_marks_of_python(command: str) -> None:
     assert len(rows) > 4
     for row in rows:
         assert re.search(r"\s{2}[A-Z`][^.]+\.", row), row
+
+
+def test_a_shell_can_complete() -> None:
+    asked = {"_OMNIVEC_COMPLETE": "complete_bash", "COMP_WORDS": "omnivec serve --po"}
+    done = subprocess.run(
+        [sys.executable, "-m", "omnivec"],
+        env={**os.environ, **asked, "COMP_CWORD": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["--port"]
 
 
 def test_help_imports_nothing_heavy() -> None:
