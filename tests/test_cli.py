@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -81,6 +82,18 @@ def test_help_has_words_and_no_marks_of_python(command: str) -> None:
     assert len(rows) > 4
     for row in rows:
         assert re.search(r"\s{2}[A-Z`][^.]+\.", row), row
+
+
+def test_a_shell_can_complete() -> None:
+    asked = {"_OMNIVEC_COMPLETE": "complete_bash", "COMP_WORDS": "omnivec serve --po"}
+    done = subprocess.run(
+        [sys.executable, "-m", "omnivec"],
+        env={**os.environ, **asked, "COMP_CWORD": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["--port"]
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -395,6 +408,8 @@ def test_doctor_says_what_would_read_texts_only(elsewhere: Path) -> None:
         (("--host", "0.0.0.0"), "--insecure-no-auth"),
         (("--runtime", "absent"), "accepted: auto, ctranslate2, fake, "),
         (("--port", "x"), "accepted: a whole number"),
+        (("--jobs", "redis://h"), "jobs: 'redis' is no database"),
+        (("--media-allow", "10.0.0.0/99"), "media_allow is '10.0.0.0/99'"),
         (("--media-root", "./absent"), "media_root (flag --media-root): ./absent does not exist"),
         (("fake", "fake"), "two models would be called 'fake'"),
     ],

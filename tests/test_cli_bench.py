@@ -48,6 +48,14 @@ def test_a_table_the_numbers_and_a_plot(elsewhere: Path) -> None:
     assert 0 <= min(inside) < max(inside) <= float(plot.attrib["width"])
 
 
+def test_what_cannot_be_written_is_still_printed(elsewhere: Path) -> None:
+    (elsewhere / "omnivec-bench" / "bench.md").mkdir(parents=True)
+    done = run("fake:dims=8", "--seconds", "1")
+    assert done.returncode == 1
+    assert "resident memory" in done.stdout
+    assert "bench.md: Is a directory" in done.stderr
+
+
 def test_json_for_machines(elsewhere: Path) -> None:
     done = run("fake-reranker", "--seconds", "3", "--json", "--output", "deep/er")
     assert done.returncode == 0, done.stderr

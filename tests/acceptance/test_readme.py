@@ -81,6 +81,7 @@ def test_a_page_names_no_flag_that_is_not_there(page: str) -> None:
     known = {_flag(field) for field in Settings.__struct_fields__}
     known |= {"--api-key", "--profile", "--insecure-no-auth"}
     known |= {"--test_input", "--rp_serve_api", "--rp_api_port"}  # of RunPod's SDK
+    known |= {"--build-arg", "--target"}  # of docker
     named = set(re.findall(r"(?<![-\w])--[a-z][a-z_-]+", pages.text(page)))
     assert named - known == set()
 

@@ -25,7 +25,7 @@ app = typer.Typer(
     name="omnivec",
     help="One server for embeddings and reranking that speaks the wire formats you have.\n\n"
     "Start with `omnivec serve`; `omnivec COMMAND --help` has examples.",
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -79,13 +79,13 @@ def bench(
         work = Bench(loaded, seconds, stopped=lambda: stop.asked, told=progress.update)
         report = asyncio.run(work.run())
     table, numbers = markdown(report), _as_json(report)
+    print(numbers if as_json else table, flush=True)  # first: the disk may be full
     for name, text in (
         ("bench.md", table),
         ("bench.json", numbers),
         ("bench.svg", chart.draw(report)),
     ):
         (folder / name).write_text(text, encoding="utf-8")
-    print(numbers if as_json else table)
     print(f"omnivec: bench.md, bench.json and bench.svg are in {folder}", file=sys.stderr)
     if stop.asked:
         raise typer.Exit(130)

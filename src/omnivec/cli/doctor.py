@@ -106,13 +106,24 @@ def _python(findings: Findings) -> None:
 
 
 def _settings(loaded: Loaded, findings: Findings) -> None:
+    from omnivec.jobs.opening import check_place
+    from omnivec.jobs.store import StoreError
+    from omnivec.media.addresses import Allowed
+
     settings = loaded.settings
-    checks = (partial(check_exposure, settings), partial(check_roots, loaded))
+    checks = (
+        partial(check_exposure, settings),
+        partial(check_roots, loaded),
+        partial(Allowed, settings.media_allow),
+        partial(check_place, settings.jobs or ""),
+    )
     for check in checks:
         try:
             check()
         except SettingsError as error:
             findings.problems.append(str(error))
+        except StoreError as error:
+            findings.problems.append(f"jobs: {error}")
     if settings.device == "cuda" and machine.version("torch") is None:
         findings.problems.append(f"device cuda needs torch; {machine.PIP} 'omnivec[torch]'")
     if settings.device == "cuda" and not machine.accelerators():

@@ -25,7 +25,8 @@ def opening(settings: Settings) -> str:
     if settings.host in ANY:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host or "*"
         where = f"listening on {host}:{settings.port}; here {here}"
-    return f"omnivec {__version__} {where} ({', '.join(facts)}), docs at {here}/docs"
+    docs = f"docs at {here}/docs" + (" (a key is the password)" if settings.api_keys else "")
+    return f"omnivec {__version__} {where} ({', '.join(facts)}), {docs}"
 
 
 def ready(
