@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import select
 import socket
 import threading
 import time
+from types import FrameType
 
 import pytest
 from serving import post, read_all, read_response, running
@@ -381,6 +383,28 @@ def test_a_server_full_of_work_says_so(server, monkeypatch):
             assert server.exchange(LAST).startswith(b"HTTP/1.1 200 ")  # the canary gave way
             monkeypatch.setattr(sweep, "capacity", 2)
             assert refused(server.exchange())[0] == 503
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\n" + lines(1, refusal.MAX_HEAD) + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + lines(101) + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /" + b"u" * refusal.MAX_URL + b" HTTP/1.1\r\n\r\n",
+        b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+)
+def test_nothing_is_kept_of_what_was_refused(server, sent):
+    def frames() -> int:
+        gc.collect()
+        return sum(isinstance(one, FrameType) for one in gc.get_objects())
+
+    before = frames()
+    for _ in range(50):
+        refused(server.exchange(sent))
+    assert frames() < before + 50
 
 
 def test_refusals_are_counted(server):

@@ -37,6 +37,7 @@ from omnivec.server.refusal import (
     SLOW_BODY,
     SLOW_HEAD,
     Refusal,
+    Refused,
     reason,
     valid_host,
 )
@@ -211,16 +212,16 @@ class Connection(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         self.url += url
         if len(self.url) > MAX_URL:
-            raise LONG_URL
+            raise Refused(LONG_URL)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head += len(name) + len(value) + 4
         if self._head > MAX_HEAD:
-            raise LARGE_HEAD
+            raise Refused(LARGE_HEAD)
         if self.phase is not Phase.HEAD:
             return  # a trailer: the headers have been acted upon already
         if len(self.headers) >= MAX_HEADERS:
-            raise MANY_HEADERS
+            raise Refused(MANY_HEADERS)
         name = name.lower()
         if name == b"host":
             self._hosts += 1
@@ -233,12 +234,12 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise BAD_VERSION
+            raise Refused(BAD_VERSION)
         if self._hosts != 1 and (self._hosts or version == "1.1"):
-            raise BAD_HOST
+            raise Refused(BAD_HOST)
         parsed = httptools.parse_url(self.url)
         if parsed.path is None:
-            raise MALFORMED  # CONNECT names a host instead
+            raise Refused(MALFORMED)  # CONNECT names a host instead
         path = parsed.path.decode("ascii")
         scope = self.scope
         scope["method"] = self.parser.get_method().decode("ascii")
@@ -250,7 +251,7 @@ class Connection(HttpToolsProtocol):
             self._offered = True
             return
         if len(self.pipeline) >= MAX_WAITING:
-            raise MANY_REQUESTS
+            raise Refused(MANY_REQUESTS)
         if self._socket:  # said as HTTP/2 has it, by a name that no client can send
             self.headers.append((b":protocol", b"websocket"))
         self._body = 0

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from http import HTTPStatus
+from typing import NamedTuple
 
 import httptools
 
@@ -20,14 +21,12 @@ MAX_WAITING = 128
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
-class Refusal(Exception):  # noqa: N818 - it is not an error of ours
-    """Raised in a parser callback: this request is answered here, and the connection closed."""
+class Refusal(NamedTuple):
+    """An answer, after which the connection is closed."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
+    status: int
+    code: str
+    message: str
 
     def answer(self) -> bytes:
         """The whole response, in the envelope of OpenAI."""
@@ -47,6 +46,15 @@ class Refusal(Exception):  # noqa: N818 - it is not an error of ours
         return head.encode() + body
 
 
+class Refused(Exception):  # noqa: N818 - it is not an error of ours
+    """Raised in a parser callback: this request is answered here. A new one each time: what is
+    raised again keeps the frames of all times before."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
+
+
 MALFORMED = Refusal(400, "BAD_HTTP", "This is not a valid HTTP/1.1 request.")
 BAD_HOST = Refusal(400, "BAD_HOST", "A request carries exactly one valid Host header.")
 BAD_VERSION = Refusal(400, "BAD_HTTP", "HTTP/1.1 and HTTP/1.0 are spoken here.")
@@ -60,17 +68,17 @@ CROWDED = Refusal(503, "TOO_MANY_CONNECTIONS", "All connections are in use; try 
 
 
 def valid_host(value: bytes) -> bytes:
-    """The value of a Host header. Raises Refusal."""
+    """The value of a Host header. Raises Refused."""
     if not _HOST.fullmatch(value):
-        raise BAD_HOST
+        raise Refused(BAD_HOST)
     return value
 
 
 def reason(error: httptools.HttpParserError) -> Refusal:
     """What stands behind the parser's error: a callback's refusal, or nonsense."""
     cause = error.__context__
-    if isinstance(cause, Refusal):
-        return cause
+    if isinstance(cause, Refused):
+        return cause.refusal
     if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
         cause, httptools.HttpParserError | ValueError
     ):
