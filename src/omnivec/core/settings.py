@@ -234,9 +234,7 @@ def _file(path: Path) -> Layer:
             f"{path}: [{name}] is a table; accepted: lines such as port = 8400, in no table; what "
             "is to be known of models, in a file for --catalogue"
         )
-    return {
-        _known(name, str(path)): Given(value, f"file {path}") for name, value in content.items()
-    }
+    return {_known(key, str(path)): Given(value, f"file {path}") for key, value in content.items()}
 
 
 def _profile(
@@ -308,8 +306,7 @@ def _keys(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"api_key_file: {path} cannot be read: {why}") from error
-    stripped = (line.strip() for line in lines)
-    keys = tuple(line for line in stripped if line and not line.startswith("#"))
+    keys = tuple(line for line in map(str.strip, lines) if line and not line.startswith("#"))
     if not keys:  # whoever names a file wants a guarded server
         raise SettingsError(f"api_key_file: {path} has no key in it; accepted: one key a line")
     return keys
