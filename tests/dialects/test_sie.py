@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dialogue import CARD, JSON, ask, decode, read, vector
 
+from msgpacked import unpack_array
 from omnivec.core import errors
 from omnivec.core.errors import BadRequest, Fault
 from omnivec.core.nouns import (
@@ -122,7 +123,7 @@ def test_msgpack_is_the_default(accept: str | None) -> None:
     assert "id" not in reply["items"][0]
     dense = reply["items"][0]["dense"]
     assert (dense["dims"], dense["dtype"]) == (CARD.dims, "float32")
-    values = _msgpack.unpack_array(dense["values"])
+    values = unpack_array(dense["values"])
     np.testing.assert_array_equal(values, vector("hello there", CARD.dims or 0))
     assert reply["timing"]["total_ms"] == pytest.approx(12.5)
     assert reply["usage"] == {"input_tokens": 3}
@@ -133,7 +134,7 @@ def test_both_wire_forms_say_the_same() -> None:
     plain = read(ask("POST", ENCODE, BODY))
     found = unpack(packed)
     for item in found["items"]:
-        item["dense"]["values"] = _msgpack.unpack_array(item["dense"]["values"]).tolist()
+        item["dense"]["values"] = unpack_array(item["dense"]["values"]).tolist()
     assert found == plain
 
 
@@ -145,7 +146,7 @@ def test_every_dtype(dtype: str) -> None:
     assert dense["dims"] == CARD.dims
     assert dense["dtype"] == ("binary" if dtype == "ubinary" else dtype)
     expected = quantise(vector("hello there", CARD.dims or 0), dtype)  # type: ignore[arg-type]
-    found = _msgpack.unpack_array(dense["values"])
+    found = unpack_array(dense["values"])
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
     assert read(ask("POST", ENCODE, body))["items"][0]["dense"]["values"] == expected.tolist()
@@ -500,7 +501,7 @@ def test_what_is_not_known_of_an_item_is_ignored(item: dict[str, Any]) -> None:
     body["params"] = {"threshold": 1, "options": {"more": EXT}}
     reply = unpack(ask("POST", ENCODE, _msgpack.write(body), PACKED))
     (found,) = reply["items"]
-    values = _msgpack.unpack_array(found["dense"]["values"])
+    values = unpack_array(found["dense"]["values"])
     np.testing.assert_array_equal(values, vector("hello there", CARD.dims or 0))
 
 
@@ -528,11 +529,11 @@ def test_every_kind_of_vector_is_written() -> None:
     assert {kind: made["dtype"] for kind, made in item.items()} == dict.fromkeys(
         ("dense", "sparse", "multivector"), "float32"
     )
-    indices = _msgpack.unpack_array(item["sparse"]["indices"])
+    indices = unpack_array(item["sparse"]["indices"])
     assert (item["sparse"]["dims"], indices.dtype, indices.tolist()) == (250002, "<i4", [5, 70000])
-    assert _msgpack.unpack_array(item["sparse"]["values"]).tolist() == [0.5, 0.25]
+    assert unpack_array(item["sparse"]["values"]).tolist() == [0.5, 0.25]
     assert (item["multivector"]["token_dims"], item["multivector"]["num_tokens"]) == (2, 3)
-    np.testing.assert_array_equal(_msgpack.unpack_array(item["multivector"]["values"]), rows)
+    np.testing.assert_array_equal(unpack_array(item["multivector"]["values"]), rows)
     plain = read(
         sie.encode_encode(Call("POST", ENCODE, headers=JSON), task, Result(card, (output,)))
     )
@@ -577,7 +578,7 @@ def test_half_precision_is_the_only_type_that_changes_sparse_values() -> None:
         task = Encode((Item((Text("a"),)),), CARD.name, kinds=("sparse",))
         result = Result(CARD, (Vectors(sparse=sparse),), dtype=dtype)  # type: ignore[arg-type]
         reply = unpack(sie.encode_encode(Call("POST", ENCODE, headers=PACKED), task, result))
-        values = _msgpack.unpack_array(reply["items"][0]["sparse"]["values"])
+        values = unpack_array(reply["items"][0]["sparse"]["values"])
         assert values.dtype == expected
         assert reply["items"][0]["sparse"]["dtype"] == np.dtype(expected).name
         assert "dense" not in reply["items"][0]

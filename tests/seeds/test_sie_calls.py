@@ -20,7 +20,7 @@ import checkpoints
 import live
 import multivectors
 import wire
-from omnivec.dialects._msgpack import unpack_array
+from msgpacked import unpack_array
 from seeds import seed
 
 if TYPE_CHECKING:

@@ -135,7 +135,7 @@ class Session(Protocol):
     def close(self) -> None: ...
 
 
-class SessionLost(Exception):  # noqa: N818
+class SessionLost(Exception):  # noqa: N818 - what happened, not an error in what was asked
     """Raised by `Session.run`: this session will not answer again and must be reopened."""
 
 

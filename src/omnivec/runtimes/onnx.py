@@ -93,8 +93,9 @@ class OnnxRuntime:
         return session
 
     def weigh(self, checkpoint: Checkpoint, graph: str, dtype: str) -> int:
-        """The weights: of a file twice, because it is packed while it is still there; of a graph of
-        our own once, in float32, because safetensors stay on the disk."""
+        """The weights: of a file twice, because it is packed while it is still there. Of a graph
+        of our own once when the checkpoint is in float32, because safetensors stay on the disk;
+        when it is in halves twice as float32, because the widened copy is packed as well."""
         checkpoint = checkpoint.part(graph)
         found = shipped.find(checkpoint, dtype)
         if found is not None:
