@@ -408,7 +408,7 @@ def test_doctor_says_what_would_read_texts_only(elsewhere: Path) -> None:
         (("--host", "0.0.0.0"), "--insecure-no-auth"),
         (("--runtime", "absent"), "accepted: auto, ctranslate2, fake, "),
         (("--port", "x"), "accepted: a whole number"),
-        (("--jobs", "redis://h"), "jobs: 'redis' is no database"),
+        (("--jobs", "redis://h"), "jobs: a store is a file's path"),
         (("--media-allow", "10.0.0.0/99"), "media_allow is '10.0.0.0/99'"),
         (("--media-root", "./absent"), "media_root (flag --media-root): ./absent does not exist"),
         (("fake", "fake"), "two models would be called 'fake'"),

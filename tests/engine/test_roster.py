@@ -205,7 +205,7 @@ def test_one_that_cannot_be_loaded_takes_nothing_else_down(tmp_path: Path) -> No
         card = (await engine.run(Keep("broken", "retry"))).card
         assert (card.state, card.attempts) == ("failed", 2)
         (tmp_path / "config.json").write_text("{}")
-        assert "no family" in (await engine.run(Keep("broken", "retry"))).card.reason
+        assert "no model_type" in (await engine.run(Keep("broken", "retry"))).card.reason
 
     within(work, f"broken={tmp_path}", fake("a", dims=8))
 

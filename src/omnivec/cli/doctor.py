@@ -123,7 +123,7 @@ def _settings(loaded: Loaded, findings: Findings) -> None:
         except SettingsError as error:
             findings.problems.append(str(error))
         except StoreError as error:
-            findings.problems.append(f"jobs: {error}")
+            findings.problems.append(str(error))
     if settings.device == "cuda" and machine.version("torch") is None:
         findings.problems.append(f"device cuda needs torch; {machine.PIP} 'omnivec[torch]'")
     if settings.device == "cuda" and not machine.accelerators():
