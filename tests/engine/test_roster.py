@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +17,11 @@ from omnivec.core.errors import LoadFailed, Loading, ModelFailed, UnknownModel
 from omnivec.core.nouns import Describe, Encode, Item, Keep, Result, Text, Vectors
 from omnivec.core.settings import Settings
 from omnivec.engine import resident as residents
+from omnivec.engine import roster as rosters
 from omnivec.engine.local import LocalEngine
+from omnivec.engine.resident import Resident
 from omnivec.hosts.assemble import local_engine
+from omnivec.server.probes import readiness
 
 T = TypeVar("T")
 
@@ -221,6 +225,32 @@ def test_what_may_be_better_later_is_tried_again(monkeypatch: pytest.MonkeyPatch
         assert engine._residents["large"].card.attempts == 2
 
     within(work, fake("large", memory=300), memory="200B", lazy=True)
+
+
+def test_what_the_network_kept_away_at_the_start_comes_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(residents, "AGAIN", {"NETWORK": 0.1})
+    monkeypatch.setattr(rosters, "LOOK", 0.1)
+    reachable = threading.Event()
+    found = Resident._describe
+
+    def describe(resident: Resident) -> Any:
+        if not reachable.is_set():
+            raise CheckpointError("the hub cannot be reached", "NETWORK")
+        return found(resident)
+
+    monkeypatch.setattr(Resident, "_describe", describe)
+
+    async def work(engine: LocalEngine) -> None:
+        card = engine._residents["a"].card
+        assert (card.state, readiness(engine.cards, draining=False)) == ("failed", "failed")
+        await until(lambda: engine._residents["a"].card.attempts > 2)
+        reachable.set()
+        await until(lambda: engine._residents["a"].card.state == "loaded")
+        assert readiness(engine.cards, draining=False) == "ready"
+
+    within(work, fake("a"))
 
 
 def test_a_model_is_loaded_and_unloaded_by_request() -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from omnivec.core.nouns import Card
@@ -102,6 +103,8 @@ def test_a_model_that_failed_is_named_once() -> None:
     assert "no such thing" not in told  # the log has said it
     none = banner.ready([FAILED], Settings(), 1.0)
     assert none == "no model could be loaded; /ready answers 503"
+    away = banner.ready([msgspec.structs.replace(FAILED, cause="NETWORK")], Settings(), 1.0)
+    assert away == none + " until one is; the network is tried again"
 
 
 def test_a_json_log_has_the_banner_as_one_record(

@@ -90,6 +90,23 @@ def test_a_worker_that_dies_loses_the_session(tiny) -> None:
     workers.close()
 
 
+def test_a_lane_that_was_left_half_read_is_not_used_again(tiny, monkeypatch) -> None:
+    workers = Workers(Checkpoint("tiny", tiny("bert")), MEAN, ["cpu"], "f32")
+
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "receive", short)
+        for _ in range(LANES):
+            with pytest.raises(MemoryError):
+                workers.run(batch(3))
+    for _ in range(LANES):
+        with pytest.raises(SessionLost, match="worker of cpu has gone"):
+            workers.run(batch(3, 2))
+    workers.close()
+
+
 def test_closing_wakes_whoever_waits(tiny, monkeypatch) -> None:
     monkeypatch.setattr("omnivec.runtimes._torch.workers.PATIENCE", 0.2)
     workers = Workers(Checkpoint("tiny", tiny("bert")), MEAN, ["cpu"], "f32")

@@ -15,10 +15,13 @@ RERANKER = msgspec.structs.replace(
 
 
 def ask(path: str, *states: str, draining: bool = False, cards=(CARD,)) -> Reply:
-    """`*` behind a state: the server is not ready before that model was tried."""
+    """`*` behind a state: the server is not ready before that model was tried; `!`: it failed
+    before."""
     engine = TinyEngine()
     engine.cards = tuple(
-        msgspec.structs.replace(c, state=s.removesuffix("*"), awaited=s.endswith("*"))
+        msgspec.structs.replace(
+            c, state=s.rstrip("*!"), awaited=s.endswith("*"), attempts=s.count("!")
+        )
         for c, s in zip(cards, states, strict=False)
     )
     app, _, _ = build(engine=engine)
@@ -42,6 +45,10 @@ def test_alive_whatever_the_models_do(path):
         (["available*"], 503, True),
         (["available"], 200, False),
         (["failed"], 503, False),
+        (["loading!"], 503, True),
+        (["failed!", "loading!"], 503, True),
+        (["loaded", "loading!"], 200, False),
+        (["loading"], 200, False),
         (["loaded", "loading*"], 503, True),
         (["loaded", "loading"], 200, False),
         (["loaded", "unloading"], 200, False),

@@ -30,7 +30,7 @@ STAY = 2.0
 PARTING = 1.0
 """Seconds that batches have which still run when all ends: nobody waits for them any more."""
 DOWNLOADS = 3  # at once
-LOOK = 1.0  # seconds between looks at who is idle
+LOOK = 1.0  # seconds between looks at who is idle, and at whom the network kept away
 
 
 class Roster:
@@ -48,7 +48,7 @@ class Roster:
         self._eased = asyncio.Event()  # somewhere a request ended
         self._loads: dict[Resident, asyncio.Task[None]] = {}
         self._goings: set[asyncio.Task[None]] = set()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
         self.closed = False
         self._opening = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._finding = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="find")
@@ -94,12 +94,14 @@ class Roster:
         """Load what is awaited, one after the other, as far as there is room; with `lazy` only
         what is pinned. Of the others the small files are read where they are here."""
         if self._idle is not None:
-            self._sweeper = asyncio.create_task(self._sweep(self._idle))
+            self._watches.append(asyncio.create_task(self._sweep(self._idle)))
         wanted = [one for one in self.residents if one.card.awaited]
         for resident in sorted(wanted, key=lambda one: not one.pinned):
             if not lazy or resident.pinned:
                 await asyncio.wait({self._start(resident, only_into_room=True)})
             resident.note(awaited=False)
+        if any(map(_is_away, wanted)):
+            self._watches.append(asyncio.create_task(self._fetch(wanted)))
         for resident in self.residents:
             if resident.card.state == "available":
                 await resident.glance(self._finding)
@@ -131,9 +133,7 @@ class Roster:
 
     async def close(self) -> None:
         self.closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for task in (*self._loads.values(), *self._goings):
+        for task in (*self._watches, *self._loads.values(), *self._goings):
             task.cancel()
         await asyncio.gather(*(resident.close(PARTING) for resident in self.residents))
         self._opening.shutdown(wait=False)
@@ -173,6 +173,16 @@ class Roster:
                 await resident.open(self._opening)
             else:
                 resident.fail(unfit(resident, self._budget))
+
+    async def _fetch(self, wanted: Sequence[Resident]) -> None:
+        """Try again, until all came: who only waits for `/ready` sends no request that would."""
+        while away := [one for one in wanted if _is_away(one)]:
+            await asyncio.sleep(LOOK)
+            for resident in away:
+                if _is_away(resident) and resident.again == 0:
+                    await asyncio.wait({self._start(resident, only_into_room=True)})
+                    if resident.is_open:
+                        log.info("%s: loaded, now that it could be had", resident.card.name)
 
     def _has_room(self, resident: Resident) -> bool:
         """Whether it can be loaded without sending another away."""
@@ -232,6 +242,10 @@ class Roster:
             for resident in self._loaded():
                 if not resident.pinned:
                     await self.unload(resident, unused_since=time.monotonic() - idle)
+
+
+def _is_away(resident: Resident) -> bool:
+    return resident.card.state == "failed" and resident.card.cause == "NETWORK"
 
 
 def _give_back() -> None:

@@ -39,7 +39,9 @@ def ready(
     """
     served = [card for card in cards if card.state in ("loaded", "available")]
     if not served:
-        return "no model could be loaded; /ready answers 503"
+        told = "no model could be loaded; /ready answers 503"
+        away = any(card.cause == "NETWORK" for card in cards)
+        return f"{told} until one is; the network is tried again" if away else told
     shown = [card for card in cards if card.state != "available"]
     waiting = len(cards) - len(shown)
     lines = [f"ready in {seconds:.1f} s", *(f"  {line(card)}" for card in shown)]

@@ -15,7 +15,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from ipaddress import ip_address
 from typing import NamedTuple, TypeAlias
@@ -140,11 +140,10 @@ class Fetcher:
         each = self._each.setdefault(addresses[0], asyncio.Semaphore(EACH))
         async with each, self._together:  # who waits for a slow host takes no place of others
             reader, writer = await self._dial(target, addresses)
-            with _aborted(writer):
+            with _aborted(writer), closing(Answer(most)) as answer:
                 if self._is_self(writer):
                     raise Refused("that is this server itself")
                 writer.write(_request(target))
-                answer = Answer(most)
                 while not answer.done:
                     before = len(answer.body)
                     answer.feed(await reader.read(_READ))
@@ -206,6 +205,10 @@ class Answer:
         self._begun = False
         self._wrong: str | None = None
         self._parser = httptools.HttpResponseParser(self)
+
+    def close(self) -> None:
+        """Else the body would stay until the garbage collector comes: the parser has this."""
+        del self._parser
 
     def feed(self, data: bytes) -> None:
         if not data:

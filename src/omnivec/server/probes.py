@@ -95,7 +95,13 @@ def readiness(cards: Sequence[Card], *, draining: bool) -> str:
         return "stopping"
     if any(card.awaited for card in cards):
         return "loading"
-    return "failed" if {card.state for card in cards} <= {"failed"} else "ready"
+    if any(card.state != "failed" and not _is_retried(card) for card in cards):
+        return "ready"
+    return "loading" if any(card.state != "failed" for card in cards) else "failed"
+
+
+def _is_retried(card: Card) -> bool:
+    return card.state == "loading" and card.attempts > 0
 
 
 def in_a_word(page: Serve) -> Serve:

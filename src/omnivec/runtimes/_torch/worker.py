@@ -59,6 +59,8 @@ def _serve(connection: socket, session: Local) -> None:
             _answer(connection, session, frames.receive(connection).arrays)
     except (EOFError, OSError):
         return
+    finally:  # whatever else it was, nobody reads from here any more
+        connection.close()
 
 
 def _answer(connection: socket, session: Local, arrays: frames.Arrays) -> None:

@@ -80,6 +80,9 @@ class Workers:
             header, output = frames.receive(lane)
         except (EOFError, OSError) as error:
             raise SessionLost(f"the worker of {worker.device} has gone") from error
+        except BaseException:  # out of memory: what is left in the lane is no other batch's
+            lane.shutdown(SHUT_RDWR)
+            raise
         finally:
             self._idle.put((worker, lane))
         if isinstance(header, frames.Batch):
