@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -56,20 +57,32 @@ def test_hostile_answers(playing: Host, path: str) -> None:
     assert "no whole answer" not in str(caught.value)  # it was seen through before that
 
 
-def test_no_answer_stays_until_the_garbage_collector_comes(playing: Host) -> None:
+def test_no_answer_stays_until_the_garbage_collector_comes(
+    playing: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Answer]] = []
+
+    class Noted(Answer):
+        def __init__(self, most: int) -> None:
+            super().__init__(most)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(fetch, "Answer", Noted)
+
     async def scenario() -> int:
         fetcher = Fetcher(Allowed(("127.0.0.1",)), 1)
         for path in [*GOOD, *BAD]:
             with suppress(Refused):
                 await fetcher.fetch(playing.url + path, MOST, [].append)
         fetcher.close()
-        return sum(type(one) is Answer for one in gc.get_objects())
+        return sum(ref() is not None for ref in made)
 
     gc.disable()
     try:
         assert asyncio.run(scenario()) == 0
     finally:
         gc.enable()
+    assert len(made) >= len(GOOD) + len(BAD)
 
 
 @pytest.mark.parametrize("path", sorted(SLOW))
