@@ -71,24 +71,27 @@ def bench(
     """
     import asyncio
 
-    from omnivec.hosts import chart
     from omnivec.hosts.measure import Bench
 
     loaded = settings(flags, config, [model] if model else []).settings
     with _made(Path(output)) as folder, Stop() as stop, Progress("measuring", "cells") as progress:
         work = Bench(loaded, seconds, stopped=lambda: stop.asked, told=progress.update)
         report = asyncio.run(work.run())
-    table, numbers = markdown(report), _as_json(report)
-    print(numbers if as_json else table, flush=True)  # first: the disk may be full
-    for name, text in (
-        ("bench.md", table),
-        ("bench.json", numbers),
-        ("bench.svg", chart.draw(report)),
-    ):
-        (folder / name).write_text(text, encoding="utf-8")
-    print(f"omnivec: bench.md, bench.json and bench.svg are in {folder}", file=sys.stderr)
+    _tell(report, folder, as_json=as_json)
     if stop.asked:
         raise typer.Exit(130)
+
+
+def _tell(report: Report, folder: Path, *, as_json: bool) -> None:
+    """Printed first: the disk may be full."""
+    from omnivec.hosts import chart
+
+    table, numbers = markdown(report), _as_json(report)
+    print(numbers if as_json else table, flush=True)
+    (folder / "bench.md").write_text(table, encoding="utf-8")
+    (folder / "bench.json").write_text(numbers, encoding="utf-8")
+    (folder / "bench.svg").write_text(chart.draw(report), encoding="utf-8")
+    print(f"omnivec: bench.md, bench.json and bench.svg are in {folder}", file=sys.stderr)
 
 
 @contextmanager

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import time
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from omnivec.core import sizes
 from omnivec.core.errors import LoadFailed, Loading
+from omnivec.core.machine import give_back
 from omnivec.engine.batcher import Batcher
 from omnivec.engine.resident import Resident, unfit
 
@@ -233,7 +232,7 @@ class Roster:
             await resident.eased.wait()
         await resident.close()
         resident.note(state="available")
-        await asyncio.to_thread(_give_back)
+        await asyncio.to_thread(give_back)
 
     async def _sweep(self, idle: float) -> None:
         """Unload, again and again, what had no request for that long."""
@@ -246,11 +245,3 @@ class Roster:
 
 def _is_away(resident: Resident) -> bool:
     return resident.card.state == "failed" and resident.card.cause == "NETWORK"
-
-
-def _give_back() -> None:
-    """Free what still refers to itself, and ask the C library to return what is free to the
-    system; only glibc's can."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

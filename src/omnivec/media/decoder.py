@@ -22,6 +22,7 @@ import av.logging
 import msgspec
 from av.video.reformatter import VideoReformatter
 
+from omnivec.core.machine import give_back
 from omnivec.core.nouns import Array
 from omnivec.media import projection
 from omnivec.media.messages import (
@@ -58,17 +59,9 @@ def main() -> None:
                 _serve(line, wishes, descriptor)
             finally:
                 os.close(descriptor)
-                _tidy()
+                give_back()  # a video's parts refer to one another
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the server has gone, or wants no more of this
-
-
-def _tidy() -> None:
-    """A video's parts refer to one another, so they stay until someone looks for such; and what
-    they had of memory is the system's again only when it is given back."""
-    gc.collect()
-    with suppress(AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _serve(line: socket.socket, wishes: Open, descriptor: int) -> None:
